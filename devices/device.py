@@ -1,0 +1,76 @@
+"""What a device is, and what was found there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+DeviceKind = Literal["edge-cpu", "mobile-gpu", "accelerator"]
+
+
+class DeviceError(RuntimeError):
+    """A device cannot be reached, or is not the device that was asked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """A place where networks run: what to compile for and how to reach it.
+
+    `target` is a TVM target as JSON text (dictionaries are not hashable, and a target has nested ones);
+    `runner` is the file name in `devices/runners` that opens it; `address` is for that runner alone.
+    """
+
+    name: str
+    target: str
+    kind: DeviceKind = "edge-cpu"
+    runner: str = "local"
+    address: str = ""
+    threads: int = 1
+
+    def to_json(self) -> dict[str, Any]:
+        """The device as plain JSON values."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Device:
+        """The device that `to_json` wrote."""
+        return cls(**data)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprint:
+    """What was found on a device when it was opened.
+
+    The stable part (`identity`) decides whether two tables speak of the same device;
+    the rest is the state that the device was in, kept as evidence.
+    """
+
+    soc: str
+    cores: int
+    isa: tuple[str, ...]  # instruction set extensions that matter to the compiler, sorted
+    os: str
+    runtime: str  # e.g. "tvm 0.27.0.post1"
+    compiler: str  # versions of what turned a network into an artefact
+    target: str
+    threads: int
+    governor: str = field(default="unknown")  # "unknown" where the system does not say
+    clock_mhz: float | None = None
+    load_1m: float | None = None
+
+    @property
+    def identity(self) -> str:
+        """16 hex digits that change with the chip, the runtime, the compiler, the target and the threads."""
+        stable = (self.soc, self.cores, self.isa, self.runtime, self.compiler, self.target, self.threads)
+        return hashlib.sha256(json.dumps(stable).encode()).hexdigest()[:16]
+
+    def to_json(self) -> dict[str, Any]:
+        """The fingerprint as plain JSON values, identity included."""
+        return {**asdict(self), "isa": list(self.isa), "identity": self.identity}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Fingerprint:
+        """The fingerprint that `to_json` wrote."""
+        values = {k: v for k, v in data.items() if k != "identity"}
+        return cls(**{**values, "isa": tuple(values["isa"])})

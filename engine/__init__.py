@@ -1,0 +1,1 @@
+"""Spaces, supernets, training, evaluation, search, fronts, report and command line."""

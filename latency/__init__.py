@@ -1,0 +1,2 @@
+"""Block -> milliseconds on one device: tables, builders, predictors, checks."""
+
