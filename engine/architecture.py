@@ -101,3 +101,147 @@ class SearchSpace(Protocol):
     def restrict(self, mask: Sequence[Sequence[bool]]) -> SearchSpace:
         """The same space with only the masked options allowed; option indices keep their meaning."""
         ...
+
+
+# ---- populations ----------------------------------------------------------------------------------------------------
+
+
+def active(genes: Sequence[Gene], X: IntArray) -> BoolArray:
+    """Which genes of each row are switched on, (n, genes)."""
+    position = {gene.name: i for i, gene in enumerate(genes)}
+    on = np.ones(X.shape, dtype=bool)
+    for i, gene in enumerate(genes):
+        if gene.needs is not None:
+            parent, options = gene.needs
+            j = position[parent]
+            table = np.zeros(len(genes[j].options), dtype=bool)
+            table[list(options)] = True
+            on[:, i] = on[:, j] & table[X[:, j]]
+    return on
+
+
+def canonical(genes: Sequence[Gene], X: IntArray) -> IntArray:
+    """`X` with every gene that is off at index 0, so that equal networks are equal rows. Shape (n, genes)."""
+    return np.where(active(genes, X), X, 0)
+
+
+def sample(genes: Sequence[Gene], n: int, rng: np.random.Generator) -> IntArray:
+    """`n` canonical rows, each gene drawn uniformly from its allowed options. Rows may repeat."""
+    X = np.stack([gene.choices[rng.integers(len(gene.choices), size=n)] for gene in genes], axis=1)
+    return canonical(genes, X)
+
+
+def extreme(genes: Sequence[Gene], *, largest: bool) -> Architecture:
+    """Every gene at its last (or first) allowed option: options are listed from small to large."""
+    row = np.array([[gene.choices[-1 if largest else 0] for gene in genes]])
+    return to_architecture(canonical(genes, row)[0])
+
+
+def to_architecture(row: IntArray) -> Architecture:
+    """One row of a population as a tuple."""
+    return tuple(int(i) for i in row)
+
+
+def check(genes: Sequence[Gene], architecture: Sequence[int]) -> Architecture:
+    """The architecture, if it is one of this space in canonical form. Raises ValueError."""
+    row = tuple(int(i) for i in architecture)
+    if len(row) != len(genes):
+        raise ValueError(f"an architecture of this space has {len(genes)} genes, got {len(row)}: {row}")
+    for gene, i in zip(genes, row, strict=True):
+        if not 0 <= i < len(gene.options):
+            raise ValueError(f"gene {gene.name!r} has options 0 to {len(gene.options) - 1}, got {i}")
+    canon = to_architecture(canonical(genes, np.array([row]))[0])
+    if canon != row:
+        raise ValueError(f"{row} is not canonical: genes that are off hold 0, that is {canon}")
+    return row
+
+
+def size(genes: Sequence[Gene]) -> int:
+    """How many different architectures there are, exactly."""
+    children: dict[str, list[Gene]] = {gene.name: [] for gene in genes}
+    for gene in genes:
+        if gene.needs is not None:
+            children[gene.needs[0]].append(gene)
+
+    def count(gene: Gene) -> int:
+        total = 0
+        for option in gene.choices:
+            total += prod(count(child) for child in children[gene.name] if child.needs and option in child.needs[1])
+        return total
+
+    return prod(count(gene) for gene in genes if gene.needs is None)
+
+
+def restrict(genes: Sequence[Gene], mask: Sequence[Sequence[bool]]) -> tuple[Gene, ...]:
+    """The genes with `mask` laid over what they allow; option indices keep their meaning. Raises ValueError."""
+    if len(mask) != len(genes):
+        raise ValueError(f"a mask needs a row for each of the {len(genes)} genes, got {len(mask)}")
+    narrowed = []
+    for gene, keep in zip(genes, mask, strict=True):
+        if len(keep) != len(gene.options):
+            raise ValueError(f"gene {gene.name!r} has {len(gene.options)} options, its mask {len(keep)}")
+        before = gene.allowed or (True,) * len(gene.options)
+        narrowed.append(replace(gene, allowed=tuple(a and bool(k) for a, k in zip(before, keep, strict=True))))
+    return tuple(narrowed)
+
+
+# ---- options, JSON --------------------------------------------------------------------------------------------------
+
+
+def options(genes: Sequence[Gene], architecture: Architecture) -> dict[str, Value]:
+    """Option values by gene name."""
+    return {gene.name: gene.options[i] for gene, i in zip(genes, architecture, strict=True)}
+
+
+def to_json(genes: Sequence[Gene], architecture: Architecture) -> dict[str, Value]:
+    """Option values of the genes that are on, by name: what a person reads and edits."""
+    on = active(genes, np.array([architecture]))[0]
+    return {name: value for (name, value), is_on in zip(options(genes, architecture).items(), on, strict=True) if is_on}
+
+
+def from_json(genes: Sequence[Gene], data: Mapping[str, Value]) -> Architecture:
+    """The architecture that `to_json` wrote. Raises ValueError."""
+    unknown = sorted(set(data) - {gene.name for gene in genes})
+    if unknown:
+        raise ValueError(f"no gene is called {unknown[0]!r}: the genes are {', '.join(g.name for g in genes)}")
+    row = np.zeros((1, len(genes)), dtype=np.int64)
+    for i, gene in enumerate(genes):
+        if gene.name in data:
+            if data[gene.name] not in gene.options:
+                raise ValueError(f"gene {gene.name!r} has no option {data[gene.name]!r}: choose from {gene.options}")
+            row[0, i] = gene.options.index(data[gene.name])
+    on = active(genes, row)[0]
+    for gene, is_on in zip(genes, on, strict=True):
+        if is_on and gene.name not in data:
+            raise ValueError(f"gene {gene.name!r} is on and has no value: choose from {gene.options}")
+        if not is_on and gene.name in data:
+            raise ValueError(f"gene {gene.name!r} is off in this architecture: leave it out")
+    return to_architecture(row[0])
+
+
+# ---- blocks ---------------------------------------------------------------------------------------------------------
+
+
+def blocks(space: SearchSpace, architecture: Architecture) -> tuple[Block, ...]:
+    """The blocks of one network, input first."""
+    values = options(space.genes, architecture)
+    held = (slot.block({name: values[name] for name in slot.scope}) for slot in space.slots)
+    return tuple(block for block in held if block is not None)
+
+
+def scope_blocks(space: SearchSpace, slot: Slot) -> Iterator[tuple[tuple[int, ...], Block | None]]:
+    """Every allowed combination of option indices in the slot's scope, with the block it means."""
+    genes = {gene.name: gene for gene in space.genes}
+    scope = [genes[name] for name in slot.scope]
+    for indices in product(*(gene.choices.tolist() for gene in scope)):
+        yield indices, slot.block({g.name: g.options[i] for g, i in zip(scope, indices, strict=True)})
+
+
+def every_block(space: SearchSpace) -> tuple[Block, ...]:
+    """Every block that some architecture of the space can need, each once, in order of first appearance."""
+    seen: dict[Block, None] = {}
+    for slot in space.slots:
+        for _, block in scope_blocks(space, slot):
+            if block is not None:
+                seen[block] = None
+    return tuple(seen)
