@@ -58,6 +58,8 @@ class Fingerprint:
     governor: str = field(default="unknown")  # "unknown" where the system does not say
     clock_mhz: float | None = None
     load_1m: float | None = None
+    niceness: int | None = None  # what the timing process was granted, whatever the protocol asked for
+    pinned_to: tuple[int, ...] = ()  # cores that the timing process was held on; empty where it was free
 
     @property
     def identity(self) -> str:
@@ -67,10 +69,12 @@ class Fingerprint:
 
     def to_json(self) -> dict[str, Any]:
         """The fingerprint as plain JSON values, identity included."""
-        return {**asdict(self), "isa": list(self.isa), "identity": self.identity}
+        lists: dict[str, Any] = {"isa": list(self.isa), "pinned_to": list(self.pinned_to)}
+        return {**asdict(self), **lists, "identity": self.identity}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Fingerprint:
         """The fingerprint that `to_json` wrote."""
         values = {k: v for k, v in data.items() if k != "identity"}
-        return cls(**{**values, "isa": tuple(values["isa"])})
+        tuples: dict[str, Any] = {name: tuple(values[name]) for name in ("isa", "pinned_to") if name in values}
+        return cls(**{**values, **tuples})

@@ -1,25 +1,33 @@
-"""The runner role: one file a transport."""
+"""The runner role: one file a transport, found by its name."""
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol as Role
 
+import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.devices.device import Fingerprint
+from hwnas.devices.device import Device, DeviceError, Fingerprint
 from hwnas.devices.measurement import Measurement, Protocol
+from hwnas.devices.plugins import load_plugin, plugin_names
 
-FloatArray = NDArray
+FloatArray = NDArray[np.floating]
 
 
-class RunFailure(RuntimeError):
+class RunFailure(RuntimeError):  # noqa: N818  # a result, where an error would stop something
     """An artefact that did not run on the device: a result that is kept, not a reason to stop."""
 
 
 class Runner(Role):
-    """An open device. `close` releases it; every call is bounded in time."""
+    """An open device. `close` releases it; every call is bounded in time.
+
+    A file of this folder is a runner where it has `open_device(device: Device, *, compiler: str) -> Runner`;
+    another package names such a function under the entry-point group "hwnas.devices.runners".
+    `compiler` is the versions of what makes the artefacts, which the fingerprint repeats.
+    """
 
     def fingerprint(self) -> Fingerprint:
         """What the device is and the state it is in now."""
@@ -30,9 +38,39 @@ class Runner(Role):
         ...
 
     def time(self, artefacts: Sequence[Path], protocol: Protocol) -> list[Measurement | RunFailure]:
-        """Runs of each artefact, interleaved; one that fails does not stop the others."""
+        """Runs of each artefact, interleaved, round after round; one that fails does not stop the others."""
         ...
 
     def close(self) -> None:
         """Give the device back."""
         ...
+
+
+def runner_names() -> tuple[str, ...]:
+    """Every runner found, sorted."""
+    return plugin_names(sys.modules[__name__])
+
+
+def open_runner(device: Device, *, compiler: str = "unknown") -> Runner:
+    """Open `device` by the runner it names. Raises DeviceError for an unknown runner or a device out of reach."""
+    try:
+        found = load_plugin(sys.modules[__name__], device.runner)
+    except LookupError as unknown:
+        raise DeviceError(f"device {device.name!r} asks for a runner that is not here: {unknown}") from None
+    open_device = getattr(found, "open_device", found)
+    runner: Runner = open_device(device, compiler=compiler)
+    return runner
+
+
+def noise_floor(runner: Runner, artefact: Path, protocol: Protocol, *, repetitions: int = 5) -> float:
+    """Half the spread between `repetitions` medians of one artefact, relative to their middle.
+
+    Two blocks whose medians lie closer than this are not told apart. Raises RunFailure where the artefact does not run.
+    """
+    medians = []
+    for _ in range(repetitions):
+        (timed,) = runner.time([artefact], protocol)
+        if isinstance(timed, RunFailure):
+            raise timed
+        medians.append(timed.latency_ms)
+    return (max(medians) - min(medians)) / 2 / float(np.median(medians))

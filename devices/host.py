@@ -1,0 +1,122 @@
+"""The machine at hand as a device, and what the system says of it."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from importlib.metadata import version
+from pathlib import Path
+
+from hwnas.devices.device import Device, Fingerprint
+
+UNKNOWN = "unknown"
+
+# What a compiler picks other instructions for; the kernel lists many more that change no kernel's speed.
+_X86_EXTENSIONS = re.compile(r"sse4_[12]|avx.*|fma|f16c|amx_.*")
+_ARM_EXTENSIONS = re.compile(r"neon|vfpv4|asimd(hp|dp|fhm)?|fphp|i8mm|bf16|sve2?|sme")
+
+
+def probe_host() -> Device:
+    """This machine's CPU as the device "host", one thread, opened by the local runner."""
+    # the compiler's folder loads TVM, which who only reads a fingerprint need not wait for
+    from hwnas.devices.compile import host_target
+
+    return Device(name="host", target=host_target(), kind="edge-cpu", runner="local")
+
+
+def read_fingerprint(
+    device: Device,
+    *,
+    compiler: str,
+    niceness: int | None = None,
+    pinned_to: tuple[int, ...] = (),
+    root: Path = Path("/"),
+) -> Fingerprint:
+    """What this machine is and the state it is in; "unknown" or None where the system does not say.
+
+    `compiler` is the versions of what made the artefacts; `root` is where /proc and /sys hang.
+    """
+    cpuinfo = _text(root / "proc/cpuinfo")
+    core = pinned_to[0] if pinned_to else 0
+    frequency = root / f"sys/devices/system/cpu/cpu{core}/cpufreq"
+    return Fingerprint(
+        soc=soc_name(cpuinfo, board=_board(root)),
+        cores=os.cpu_count() or 1,
+        isa=instruction_set(cpuinfo),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        runtime=f"tvm {version('apache-tvm')}",
+        compiler=compiler,
+        target=device.target,
+        threads=device.threads,
+        governor=_text(frequency / "scaling_governor").strip() or UNKNOWN,
+        clock_mhz=_clock_mhz(frequency, cpuinfo),
+        load_1m=_load(root),
+        niceness=niceness,
+        pinned_to=pinned_to,
+    )
+
+
+_X86_NUMBERS = (("family", "cpu family"), ("model", "model"), ("stepping", "stepping"))
+_ARM_NUMBERS = (("implementer", "CPU implementer"), ("part", "CPU part"), ("revision", "CPU revision"))
+
+
+def soc_name(cpuinfo: str, *, board: str = "") -> str:
+    """The chip's name from the text of /proc/cpuinfo, preceded by the board's where the device tree names one.
+
+    x86 gives a model name, which a virtual machine may blur, so family, model and stepping follow it;
+    aarch64 gives only the numbers of implementer and part.
+    """
+    fields = _fields(cpuinfo)
+    chip = fields.get("model name") or fields.get("Hardware") or ""
+    known = _X86_NUMBERS if "vendor_id" in fields else _ARM_NUMBERS
+    numbers = [f"{name} {fields[key]}" for name, key in known if key in fields]
+    details = f"({', '.join(numbers)})" if numbers else ""
+    return " ".join(part for part in (board, chip, details) if part) or UNKNOWN
+
+
+def instruction_set(cpuinfo: str) -> tuple[str, ...]:
+    """Extensions that matter to a compiler, sorted: `flags` on x86, `Features` on ARM."""
+    fields = _fields(cpuinfo)
+    pattern, key = (_X86_EXTENSIONS, "flags") if "flags" in fields else (_ARM_EXTENSIONS, "Features")
+    return tuple(sorted(filter(pattern.fullmatch, fields.get(key, "").split())))
+
+
+def _fields(cpuinfo: str) -> dict[str, str]:
+    """First value of each field: cores of one chip repeat them."""
+    fields: dict[str, str] = {}
+    for line in cpuinfo.splitlines():
+        key, colon, value = line.partition(":")
+        if colon:
+            fields.setdefault(key.strip(), value.strip())
+    return fields
+
+
+def _board(root: Path) -> str:
+    # the device tree ends its strings with a zero byte
+    return _text(root / "proc/device-tree/model").strip("\0 \n")
+
+
+def _clock_mhz(frequency: Path, cpuinfo: str) -> float | None:
+    kilohertz = _text(frequency / "scaling_cur_freq").strip()
+    if kilohertz.isdigit():
+        return int(kilohertz) / 1000
+    try:
+        return float(_fields(cpuinfo)["cpu MHz"])
+    except (KeyError, ValueError):
+        return None
+
+
+def _load(root: Path) -> float | None:
+    try:
+        return float(_text(root / "proc/loadavg").split()[0])
+    except (IndexError, ValueError):
+        return None
+
+
+def _text(path: Path) -> str:
+    """What a file of the system says; nothing where it is missing or forbidden."""
+    try:
+        return path.read_text(errors="replace")
+    except OSError:
+        return ""
