@@ -1,10 +1,19 @@
-"""The algorithm role: propose architectures, learn from their costs. One file an algorithm."""
+"""The algorithm role: propose architectures, learn from their costs. One file an algorithm.
+
+A file names its class `algorithm`. Other packages add theirs by an entry point in the group
+"hwnas.engine.algorithms" that names such a module or class.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+import sys
+from collections.abc import Sequence
+from typing import Protocol, cast
 
-from hwnas.engine.architecture import FloatArray, IntArray
+import numpy as np
+
+from hwnas.engine import plugins
+from hwnas.engine.architecture import FloatArray, Gene, IntArray
 
 
 class Algorithm(Protocol):
@@ -15,5 +24,35 @@ class Algorithm(Protocol):
         ...
 
     def tell(self, X: IntArray, costs: FloatArray, violation: FloatArray) -> None:
-        """Costs (n, objectives), minimised, and constraint violation (n,), 0 where feasible."""
+        """Costs (n, objectives), minimised, and constraint violation (n,), 0 where feasible.
+
+        Rows that were never asked may be told too: a search that goes on from an earlier one.
+        """
         ...
+
+
+class Constructor(Protocol):
+    """How every algorithm is made."""
+
+    def __call__(
+        self, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+    ) -> Algorithm:
+        """`population` rows are asked at a time, those in `initial` first; `rng` is the only source of chance."""
+        ...
+
+
+def names() -> tuple[str, ...]:
+    """Every algorithm installed, sorted."""
+    return plugins.names(sys.modules[__name__])
+
+
+def make(
+    name: str, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+) -> Algorithm:
+    """The algorithm called `name` over these genes. Raises ValueError with the known names.
+
+    >>> algorithm = make("nsga2", space.genes, population=100, rng=np.random.default_rng(0))  # doctest: +SKIP
+    """
+    found = plugins.load(sys.modules[__name__], name)
+    constructor = cast(Constructor, getattr(found, "algorithm", found))
+    return constructor(genes, population=population, rng=rng, initial=initial)
