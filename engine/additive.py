@@ -14,7 +14,7 @@ from hwnas.engine.architecture import (
     Gene,
     IntArray,
     SearchSpace,
-    canonical,
+    scope_blocks,
     to_architecture,
 )
 from hwnas.latency.block import Block
@@ -24,7 +24,7 @@ from hwnas.latency.block import Block
 class AdditiveCost:
     """One small array a slot over the options of its scope; an empty slot costs nothing.
 
-    Options that a restricted space masks hold NaN unless their slot is empty, so a use of one shows.
+    Combinations that no architecture has hold NaN unless their slot is empty, so a use of one shows.
     """
 
     genes: tuple[Gene, ...]
@@ -38,21 +38,19 @@ class AdditiveCost:
         known: dict[Block, float] = {}
         scopes, arrays = [], []
         for slot in space.slots:
-            scope = tuple(position[name] for name in slot.scope)
-            genes = [space.genes[i] for i in scope]
-            allowed = [set(gene.choices.tolist()) for gene in genes]
+            genes = [space.genes[position[name]] for name in slot.scope]
+            reached = dict(scope_blocks(space, slot))
             array = np.zeros([len(gene.options) for gene in genes])
             for indices in product(*(range(n) for n in array.shape)):
-                block = slot.block({g.name: g.options[i] for g, i in zip(genes, indices, strict=True)})
-                if block is None:
-                    continue
-                if all(i in choices for i, choices in zip(indices, allowed, strict=True)):
-                    if block not in known:
-                        known[block] = float(cost(block))
-                    array[indices] = known[block]
-                else:
+                if indices in reached:
+                    block = reached[indices]
+                    if block is not None:
+                        if block not in known:
+                            known[block] = float(cost(block))
+                        array[indices] = known[block]
+                elif slot.block({g.name: g.options[i] for g, i in zip(genes, indices, strict=True)}) is not None:
                     array[indices] = np.nan
-            scopes.append(scope)
+            scopes.append(tuple(position[name] for name in slot.scope))
             arrays.append(array)
         return cls(tuple(space.genes), tuple(scopes), tuple(arrays))
 
@@ -70,8 +68,9 @@ class AdditiveCost:
         113, 1999): the arrays that hold a gene are added up, minimised over it, and remember the best option.
         Time grows with the widest array met on the way, which for a chain of slots is about the widest scope.
         """
-        factors = list(zip(self.scopes, self.arrays, strict=True))
-        constant = 0.0
+        priced = [(scope, np.where(np.isnan(a), np.inf, a)) for scope, a in zip(self.scopes, self.arrays, strict=True)]
+        constant = sum(float(array) for scope, array in priced if not scope)
+        factors = [factor for factor in priced if factor[0]] + [_valid(self.genes, i) for i in range(len(self.genes))]
         decided: list[tuple[int, tuple[int, ...], IntArray]] = []
         waiting = set(range(len(self.genes)))
         while waiting:
@@ -83,9 +82,6 @@ class AdditiveCost:
             joint = np.zeros([len(self.genes[g].options) for g in (*rest, gene)])
             for scope, array in held:
                 joint = joint + _aligned(array, scope, (*rest, gene))
-            barred = np.ones(joint.shape[-1], dtype=bool)
-            barred[self.genes[gene].choices] = False
-            joint = np.where(barred | np.isnan(joint), np.inf, joint)
             decided.append((gene, rest, joint.argmin(-1)))
             smallest = joint.min(-1)
             if rest:
@@ -95,7 +91,24 @@ class AdditiveCost:
         row = np.zeros(len(self.genes), dtype=np.int64)
         for gene, rest, best in reversed(decided):
             row[gene] = best[tuple(row[list(rest)])] if rest else int(best)
-        return to_architecture(canonical(self.genes, row[None])[0]), constant
+        return to_architecture(row), constant
+
+
+def _valid(genes: Sequence[Gene], i: int) -> tuple[tuple[int, ...], FloatArray]:
+    """0 where gene `i` may hold an option given the genes that switch it on, infinity where it may not."""
+    position = {gene.name: k for k, gene in enumerate(genes)}
+    chain, opening = [i], list[frozenset[int]]()
+    while (needs := genes[chain[0]].needs) is not None:
+        chain.insert(0, position[needs[0]])
+        opening.insert(0, needs[1])
+        if 0 not in needs[1]:  # a gate that holds another index than 0 is on: what is above it says no more
+            break
+    array = np.full([len(genes[k].options) for k in chain], np.inf)
+    for *gates, option in product(*(range(n) for n in array.shape)):
+        on = all(gate in options for gate, options in zip(gates, opening, strict=True))
+        if option in genes[i].choices if on else option == 0:
+            array[(*gates, option)] = 0
+    return tuple(chain), array
 
 
 def _width(gene: int, factors: Sequence[tuple[tuple[int, ...], FloatArray]], genes: Sequence[Gene]) -> int:

@@ -150,6 +150,10 @@ def check(genes: Sequence[Gene], architecture: Sequence[int]) -> Architecture:
     for gene, i in zip(genes, row, strict=True):
         if not 0 <= i < len(gene.options):
             raise ValueError(f"gene {gene.name!r} has options 0 to {len(gene.options) - 1}, got {i}")
+    on = active(genes, np.array([row]))[0]
+    for gene, i, is_on in zip(genes, row, on, strict=True):
+        if is_on and i not in gene.choices:
+            raise ValueError(f"gene {gene.name!r} is restricted to options {gene.choices.tolist()}, got {i}")
     canon = to_architecture(canonical(genes, np.array([row]))[0])
     if canon != row:
         raise ValueError(f"{row} is not canonical: genes that are off hold 0, that is {canon}")
@@ -230,11 +234,18 @@ def blocks(space: SearchSpace, architecture: Architecture) -> tuple[Block, ...]:
 
 
 def scope_blocks(space: SearchSpace, slot: Slot) -> Iterator[tuple[tuple[int, ...], Block | None]]:
-    """Every allowed combination of option indices in the slot's scope, with the block it means."""
-    genes = {gene.name: gene for gene in space.genes}
-    scope = [genes[name] for name in slot.scope]
-    for indices in product(*(gene.choices.tolist() for gene in scope)):
-        yield indices, slot.block({g.name: g.options[i] for g, i in zip(scope, indices, strict=True)})
+    """Every combination of option indices that some architecture has in the slot's scope, with the block it means."""
+    known = {gene.name: gene for gene in space.genes}
+    decisive = set(slot.scope)
+    for gene in reversed(space.genes):  # a gene after the one it needs
+        if gene.name in decisive and gene.needs is not None:
+            decisive.add(gene.needs[0])
+    genes = [gene for gene in space.genes if gene.name in decisive]
+    combinations = list(product(*(gene.choices.tolist() for gene in genes)))
+    rows = canonical(genes, np.array(combinations, dtype=np.int64).reshape(len(combinations), len(genes)))
+    columns = [[gene.name for gene in genes].index(name) for name in slot.scope]
+    for indices in sorted({to_architecture(row) for row in rows[:, columns]}):
+        yield indices, slot.block({name: known[name].options[i] for name, i in zip(slot.scope, indices, strict=True)})
 
 
 def every_block(space: SearchSpace) -> tuple[Block, ...]:
