@@ -1,0 +1,1 @@
+"""Training a supernet: one loop; a strategy is a sampler, a criterion and a schedule."""
