@@ -1,2 +1,40 @@
 """Block -> milliseconds on one device: tables, builders, predictors, checks."""
 
+from hwnas.latency.block import Block, block_factory
+from hwnas.latency.builder import BuildReport, Committed, Compiled, Coverage, Network, build, coverage, measure_networks
+from hwnas.latency.database import TableError
+from hwnas.latency.predictors import (
+    AdditivePredictor,
+    LatencyPredictor,
+    Prediction,
+    predictor_for,
+    predictor_names,
+)
+from hwnas.latency.quality import PredictionQuality, split_noise_floor
+from hwnas.latency.rows import BlockRow, Evidence, NetworkRow
+from hwnas.latency.table import LatencyTable
+
+__all__ = [
+    "AdditivePredictor",
+    "Block",
+    "BlockRow",
+    "BuildReport",
+    "Committed",
+    "Compiled",
+    "Coverage",
+    "Evidence",
+    "LatencyPredictor",
+    "LatencyTable",
+    "Network",
+    "NetworkRow",
+    "Prediction",
+    "PredictionQuality",
+    "TableError",
+    "block_factory",
+    "build",
+    "coverage",
+    "measure_networks",
+    "predictor_for",
+    "predictor_names",
+    "split_noise_floor",
+]
