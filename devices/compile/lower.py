@@ -13,14 +13,21 @@ import torch
 from torch import nn
 
 from hwnas.devices.compile.cache import Shapes
+from hwnas.devices.compile.channels_last import channels_last
+from hwnas.devices.compile.schedule import schedule_function
 from hwnas.devices.compile.target import as_target, is_cross
+from hwnas.devices.compile.tiles import Machine
 
 # TVM ships no types: IRModule, Target and Executable are Any throughout this package.
 Module = Any
 
 Schedule = Literal["cpu", "none"]
 
-SCHEDULE_VERSION = "0"  # part of the cache key: change it with every change of the code that is generated
+SCHEDULE_VERSION = "1"  # part of the cache key: change it with every change of the code that is generated
+
+
+# relay's and relax's OpPatternKind: 4 fuses with element-wise consumers, 2 is injective
+PATTERNS = {"pointwise": 4, "conv": 4, "depthwise": 4, "pool": 4, "enter": 2, "leave": 2}
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,14 +89,57 @@ def lower(module: Module, target: str, *, schedule: Schedule = "cpu") -> Lowered
     from tvm.relax.backend.cpu_generic import pipeline
 
     tvm_target = as_target(target)
-    passes = [
+    first = [
         *pipeline.library_dispatch_passes(tvm_target),
         relax.transform.DecomposeOpsForInference(),
         relax.transform.CanonicalizeBindings(),
-        *pipeline.legalize_passes(tvm_target),
     ]
     with tvm_target:
-        return Lowered(tvm.transform.Sequential(passes)(module), (), ())
+        module = tvm.transform.Sequential(first)(module)
+        if schedule == "none":
+            return Lowered(tvm.transform.Sequential(pipeline.legalize_passes(tvm_target))(module), (), ())
+        machine = Machine.of(target)
+        module = channels_last(module, machine)
+        module = tvm.transform.Sequential(
+            [
+                relax.transform.DeadCodeElimination(),
+                relax.transform.LegalizeOps(),
+                relax.transform.AnnotateTIROpPattern(),
+                relax.transform.FoldConstant(),
+            ]
+        )(module)
+        module = _mark_patterns(module)
+        module = tvm.transform.Sequential([relax.transform.FuseOps(), relax.transform.FuseTIR()])(module)
+        return _schedule(module, machine)
+
+
+def _mark_patterns(module: Module) -> Module:
+    """Tell fusion what our kernels are: an analysis of their index arithmetic calls them opaque."""
+    from tvm import tirx
+
+    for name, function in module.functions.items():
+        pattern = next((p for prefix, p in PATTERNS.items() if str(name.name_hint).startswith(prefix)), None)
+        if isinstance(function, tirx.PrimFunc) and pattern is not None:
+            module.update_func(name, function.with_attr("op_pattern", pattern))
+    return module
+
+
+def _schedule(module: Module, machine: Machine) -> Lowered:
+    from tvm import tirx
+
+    scheduled: list[str] = []
+    fallbacks: list[tuple[str, str]] = []
+    for name, function in module.functions.items():
+        if not isinstance(function, tirx.PrimFunc):
+            continue
+        try:
+            ours = schedule_function(function, machine)
+        except Exception as error:  # TVM rejects a loop nest by many types; its plain loops are right all the same
+            fallbacks.append((str(name.name_hint), f"{type(error).__name__}: {error}"))
+            continue
+        module.update_func(name, ours.with_attr("tirx.is_scheduled", True))
+        scheduled.append(str(name.name_hint))
+    return Lowered(module, tuple(sorted(scheduled)), tuple(sorted(fallbacks)))
 
 
 def link(lowered: Lowered, target: str, path: Path) -> None:
