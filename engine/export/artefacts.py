@@ -1,0 +1,111 @@
+"""The forms in which a network leaves: how each is written, and how it is run again to compare."""
+
+from __future__ import annotations
+
+import copy
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_model, save_model
+from torch import Tensor, nn
+
+from hwnas.devices import RunFailure, Runner
+from hwnas.engine.export import onnx_model
+from hwnas.engine.export.folder import ExportedFile, ExportError
+
+Run = Callable[[Tensor], np.ndarray]
+
+# Another compiler or runtime sums in another order: 1e-6 of the largest output is usual, wrong code is far above 1e-4.
+COMPILED_LIMIT = 1e-4
+RELOADED_LIMIT = 1e-6  # the same kernels on the same numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """One artefact: its file, how far its outputs may lie from the network's, how it is written and run."""
+
+    file: str
+    limit: float  # of the largest absolute difference, relative to the largest absolute output
+    write: Callable[[Path], None]
+    open: Callable[[Path], Run]
+
+
+def forms(network: nn.Module, example: Tensor, *, library: Path, runner: Runner, onnx: bool) -> tuple[Form, ...]:
+    """Weights, exported program, TVM library and, where asked for, ONNX."""
+    made = (
+        Form("weights.safetensors", RELOADED_LIMIT, lambda p: save_model(network, str(p)), _reloading(network)),
+        Form("program.pt2", RELOADED_LIMIT, lambda path: _write_program(network, example, path), _open_program),
+        Form("model.so", COMPILED_LIMIT, lambda path: _copy(library, path), lambda _: _on_device(library, runner)),
+    )
+    if not onnx:
+        return made
+    write = Form("model.onnx", COMPILED_LIMIT, lambda p: onnx_model.write(network, example, p), onnx_model.open_model)
+    return (*made, write)
+
+
+def inputs(shape: Sequence[int], *, seed: int) -> list[Tensor]:
+    """Batches of one image: zeros, ones, a ramp, and two of standard normal noise, which normalised images resemble."""
+    rng = np.random.default_rng(seed)
+    size = (1, *shape)
+    ramp = np.linspace(-2, 2, int(np.prod(size)), dtype=np.float32).reshape(size)
+    noise = [rng.standard_normal(size, dtype=np.float32) for _ in range(2)]
+    return [torch.from_numpy(x) for x in (np.zeros_like(ramp), np.ones_like(ramp), ramp, *noise)]
+
+
+def outputs(run: Callable[[Tensor], Tensor | np.ndarray], batches: Sequence[Tensor]) -> np.ndarray:
+    """Outputs of `run` for each batch, stacked, (batches, ...)."""
+    with torch.no_grad():
+        return np.stack([np.asarray(run(batch)) for batch in batches])
+
+
+def difference(found: np.ndarray, expected: np.ndarray) -> float:
+    """Largest absolute difference over the largest absolute expected output; infinite for another shape or NaN."""
+    if found.shape != expected.shape or not np.isfinite(found).all():
+        return float("inf")
+    scale = float(np.abs(expected).max())
+    return float(np.abs(found - expected).max()) / (scale or 1.0)
+
+
+def _reloading(network: nn.Module) -> Callable[[Path], Run]:
+    def open_weights(path: Path) -> Run:
+        fresh = copy.deepcopy(network)
+        with torch.no_grad():
+            for tensor in (*fresh.parameters(), *fresh.buffers()):
+                tensor.zero_()  # what the file does not hold is then missed
+        load_model(fresh, path)
+        return lambda images: fresh(images).numpy()
+
+    return open_weights
+
+
+def _write_program(network: nn.Module, example: Tensor, path: Path) -> None:
+    with onnx_model.quiet():
+        torch.export.save(torch.export.export(network, (example,)), path)
+
+
+def _open_program(path: Path) -> Run:
+    with onnx_model.quiet():
+        module = torch.export.load(path).module()
+    return lambda images: module(images).numpy()
+
+
+def _copy(library: Path, path: Path) -> None:
+    shutil.copyfile(library, path)
+    if ExportedFile.of(path).sha256 != ExportedFile.of(library).sha256:
+        raise ExportError(f"{library} changed while it was copied: export again")
+
+
+def _on_device(library: Path, runner: Runner) -> Run:
+    """Runs the cached library, whose name no other code has: a device may keep what it once loaded under a name."""
+
+    def run(images: Tensor) -> np.ndarray:
+        try:
+            return np.asarray(runner.run(library, [images.numpy()]))
+        except RunFailure as failure:
+            raise ExportError(f"model.so does not run on the device: {failure}") from failure
+
+    return run
