@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import cast
@@ -56,23 +56,38 @@ class Genome:
         """`n` rows with each gene uniform over its choices, not yet canonical."""
         return self.choices[np.arange(len(self.counts)), rng.integers(self.counts, size=(n, len(self.counts)))]
 
+    def spread(self, n: int, rng: np.random.Generator) -> IntArray:
+        """`n` rows from the smallest to the largest networks, not yet canonical.
+
+        Independent genes average out: of 40, nearly all rows cost about the same. Here a row first draws a share u,
+        then the place of each option from Binomial(choices - 1, u). With uniform u every gene is still uniform over
+        its choices (a beta-binomial of 1, 1), but rows spread over the whole range, since options are listed from
+        small to large. As the start of NSGA-II it reaches after 500 candidates the hypervolume that an independent
+        start has not reached after 2,000 (benchmarks/search_loop.py: 0.831 and 0.824 on OFA-MobileNetV3).
+        """
+        places = rng.binomial(self.counts - 1, rng.random((n, 1)))
+        return self.choices[np.arange(len(self.counts)), places]
+
     def check(self, X: IntArray) -> IntArray:
         """The rows in canonical form. Raises ValueError where one is not of this space."""
         X = np.array(X, dtype=np.int64, ndmin=2)
         if X.ndim != 2 or X.shape[1] != len(self.genes):
             raise ValueError(f"a population of this space has shape (n, {len(self.genes)}), got {X.shape}")
-        outside = (X < 0) | (self.lengths <= X)
+        outside = X.view(np.uint64) >= self.lengths.view(np.uint64)  # below 0 is far above
         if outside.any():
             row, i = np.argwhere(outside)[0]
             gene = self.genes[i]
             raise ValueError(f"row {row}: gene {gene.name!r} has {len(gene.options)} options, got index {X[row, i]}")
-        barred = self.active(X) & ~self.allowed[np.arange(len(self.genes)), X]
-        if barred.any():
-            row, i = np.argwhere(barred)[0]
-            raise ValueError(
-                f"row {row}: gene {self.genes[i].name!r} is restricted to options {self.genes[i].choices.tolist()}, "
-                f"got {X[row, i]}"
-            )
+        restricted = np.flatnonzero(self.counts < self.lengths)
+        if len(restricted):
+            barred = self.active(X)[:, restricted] & ~self.allowed[restricted, X[:, restricted]]
+            if barred.any():
+                row, k = np.argwhere(barred)[0]
+                i = restricted[k]
+                choices = self.genes[i].choices.tolist()
+                raise ValueError(
+                    f"row {row}: gene {self.genes[i].name!r} is restricted to options {choices}, got {X[row, i]}"
+                )
         return self.canonical(X)
 
     def decode(self, numbers: Sequence[int]) -> IntArray:
@@ -168,9 +183,9 @@ class Asked:
         rows = np.ascontiguousarray(X, dtype=self._type)
         return cast(list[bytes], rows.view(np.dtype((np.void, rows.itemsize * rows.shape[1]))).ravel().tolist())
 
-    def add(self, X: IntArray) -> None:
-        """Remember canonical rows that came from elsewhere."""
-        self._rows.update(self.keys(X))
+    def add(self, keys: Iterable[bytes]) -> None:
+        """Remember rows that came from elsewhere, by their keys."""
+        self._rows.update(keys)
 
     def new(self, X: IntArray, *, at_most: int) -> IntArray:
         """The first `at_most` canonical rows that nobody asked before, from now on remembered."""
@@ -185,6 +200,8 @@ class Asked:
 
     def initial(self) -> IntArray:
         """The next rows, a batch at most, of those that the search was told to begin with."""
+        if len(self._waiting) == 0:
+            return self._waiting
         rows = self.new(self._waiting, at_most=self.batch)
         self._waiting = self._waiting[[key not in self._rows for key in self.keys(self._waiting)]]
         return rows
@@ -245,13 +262,17 @@ def mutate(genome: Genome, X: IntArray, rng: np.random.Generator, *, probability
     `probability` a gene is by default 1 / the number of such genes in its row: one change a row is expected.
     A gene that a change switches on is drawn.
     """
-    on = genome.active(X)
-    free = on & (genome.counts > 1)
-    chance = 1 / np.maximum(free.sum(1, keepdims=True), 1) if probability is None else probability
-    rows, columns = np.nonzero((rng.random(X.shape, dtype=np.float32) < chance) & free)
-    shift = rng.integers(1, genome.counts[columns])
-    mutated = X.copy() if not genome.levels else np.where(on, X, genome.draw(len(X), rng))
-    place = genome.places[columns, X[rows, columns]] + shift
+    free = (genome.counts > 1)[None]
+    if genome.levels:
+        on = genome.active(X)
+        free = free & on
+        mutated = np.where(on, X, genome.draw(len(X), rng))
+    else:
+        mutated = X.copy()
+    chance = free / np.maximum(free.sum(1, keepdims=True), 1) if probability is None else free * probability
+    # of the flat array: nonzero of the 2-D one takes twice the time of all else here
+    rows, columns = divmod(np.flatnonzero(rng.random(X.shape, dtype=np.float32) < chance), X.shape[1])
+    place = genome.places[columns, X[rows, columns]] + rng.integers(1, genome.counts[columns])
     mutated[rows, columns] = genome.choices[columns, place % genome.counts[columns]]
     return genome.canonical(mutated)
 
@@ -278,25 +299,24 @@ def constrained_rank(costs: FloatArray, violation: FloatArray) -> IntArray:
 
 
 def crowding(costs: FloatArray, rank: IntArray) -> FloatArray:
-    """Crowding distance of each row within its rank (Deb et al., 2002), (n,); infinite at the ends of an objective.
-
-    All ranks at once: pymoo's function takes 158 us for a single front of 200 x 2, this 60 us for all of them.
-    """
-    total = np.zeros(len(costs))
-    if len(costs) == 0:
-        return total
-    for column in costs.T:
-        order = np.lexsort((column, rank))
-        value, group = column[order], rank[order]
-        first = np.flatnonzero(np.r_[True, group[1:] != group[:-1]])
-        last = np.r_[first[1:], len(group)] - 1
-        span = np.repeat(value[last] - value[first], last - first + 1)
-        gap = np.zeros(len(value))
-        gap[1:-1] = value[2:] - value[:-2]
-        gap = np.divide(gap, span, out=np.zeros(len(value)), where=span > 0)
-        gap[first] = gap[last] = np.inf
-        total[order] += gap
-    return total
+    """Crowding distance of each row within its rank (Deb et al., 2002), (n,); infinite at the ends of an objective."""
+    n, objectives = costs.shape
+    if n == 0:
+        return np.zeros(0)
+    # all ranks and objectives in one sort: pymoo's function is called once a front
+    order = np.lexsort((costs.T, np.repeat(rank[None], objectives, axis=0)))
+    order += np.arange(objectives)[:, None] * n  # positions in the flat arrays, (objectives, n)
+    value = costs.T.ravel()[order]
+    group = np.sort(rank)
+    bounds = np.flatnonzero(group[1:] != group[:-1])
+    first, last = np.concatenate([[0], bounds + 1]), np.concatenate([bounds, [n - 1]])
+    span = np.repeat(value[:, last] - value[:, first], last - first + 1, axis=1)
+    gap = np.zeros((objectives, n))
+    np.divide(value[:, 2:] - value[:, :-2], span[:, 1:-1], out=gap[:, 1:-1], where=span[:, 1:-1] > 0)
+    gap[:, first] = gap[:, last] = np.inf
+    distance = np.empty(objectives * n)
+    distance[order] = gap
+    return np.asarray(distance.reshape(objectives, n).sum(0))
 
 
 def tournament(rank: IntArray, distance: FloatArray, n: int, rng: np.random.Generator) -> IntArray:

@@ -33,15 +33,13 @@ class Nsga2:
         """The rest of `initial`, then offspring; fresh samples where these do not fill the population."""
         rows = [self._asked.initial()]
         missing = self._asked.batch - len(rows[0])
-        if self._parents is not None and missing == self._asked.batch:
-            for _ in range(MATINGS):
-                rows.append(self._asked.new(self._offspring(self._parents), at_most=missing))
-                missing -= len(rows[-1])
-                if missing == 0:
-                    break
-        if missing:
-            rows.append(self._asked.fresh(missing))
-        return np.concatenate(rows)
+        for _ in range(MATINGS):
+            if missing == 0:
+                break
+            # an eighth more than is missing: about one child in fifty is a repeat, and a mating costs more than rows
+            rows.append(self._asked.new(self._candidates(missing + missing // 8 + 1), at_most=missing))
+            missing -= len(rows[-1])
+        return np.concatenate([*rows, self._asked.fresh(missing)])
 
     def tell(self, X: IntArray, costs: FloatArray, violation: FloatArray) -> None:
         """Keep the best `population` of the parents and these rows. A row told again replaces its costs.
@@ -59,25 +57,35 @@ class Nsga2:
             raise ValueError("a feasible row has costs that are not finite: tell a failed row with violation inf")
         if len(X) == 0:
             return
-        self._asked.add(X)
-        if self._parents is not None:
-            if costs.shape[1] != self._parents.costs.shape[1]:
-                raise ValueError(f"{self._parents.costs.shape[1]} objectives were told before, now {costs.shape[1]}")
-            X = np.concatenate([self._parents.X, X])
-            costs = np.concatenate([self._parents.costs, costs])
-            violation = np.concatenate([self._parents.violation, violation])
-        latest = list({key: i for i, key in enumerate(self._asked.keys(X))}.values())
-        self._parents = self._survivors(X[latest], costs[latest], violation[latest])
+        keys = self._asked.keys(X)
+        self._asked.add(keys)
+        parents = self._parents
+        if parents is not None:
+            if costs.shape[1] != parents.costs.shape[1]:
+                raise ValueError(f"{parents.costs.shape[1]} objectives were told before, now {costs.shape[1]}")
+            X = np.concatenate([parents.X, X])
+            costs = np.concatenate([parents.costs, costs])
+            violation = np.concatenate([parents.violation, violation])
+            keys = parents.keys + keys
+        latest = {key: i for i, key in enumerate(keys)}
+        if len(latest) < len(keys):
+            kept = list(latest.values())
+            X, costs, violation, keys = X[kept], costs[kept], violation[kept], list(latest)
+        self._parents = self._survivors(X, costs, violation, keys)
 
-    def _survivors(self, X: IntArray, costs: FloatArray, violation: FloatArray) -> _Parents:
+    def _survivors(self, X: IntArray, costs: FloatArray, violation: FloatArray, keys: list[bytes]) -> _Parents:
         rank = constrained_rank(costs, violation)
         distance = crowding(np.where(violation[:, None] > 0, 0.0, costs), rank)
         # chance decides between equals, or the old would always stay
         best = np.lexsort((self._rng.random(len(X)), -distance, rank))[: self._asked.batch]
-        return _Parents(X[best], costs[best], violation[best], rank[best], distance[best])
+        best_keys = [keys[i] for i in best.tolist()]
+        return _Parents(X[best], costs[best], violation[best], rank[best], distance[best], best_keys)
 
-    def _offspring(self, parents: _Parents) -> IntArray:
-        pairs = -(-self._asked.batch // 2)
+    def _candidates(self, n: int) -> IntArray:
+        parents = self._parents
+        if parents is None:
+            return self._genome.canonical(self._genome.spread(n, self._rng))
+        pairs = -(-n // 2)
         chosen = tournament(parents.rank, parents.distance, 2 * pairs, self._rng)
         children = crossover(self._genome, parents.X[chosen[:pairs]], parents.X[chosen[pairs:]], self._rng)
         return mutate(self._genome, children, self._rng)
@@ -90,6 +98,7 @@ class _Parents:
     violation: FloatArray  # (n,)
     rank: IntArray  # (n,)
     distance: FloatArray  # (n,)
+    keys: list[bytes]
 
 
 algorithm = Nsga2

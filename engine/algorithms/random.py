@@ -26,7 +26,7 @@ class Random:
 
     def tell(self, X: IntArray, costs: FloatArray, violation: FloatArray) -> None:  # noqa: ARG002
         """Remember the rows."""
-        self._asked.add(self._genome.check(X))
+        self._asked.add(self._asked.keys(self._genome.check(X)))
 
 
 algorithm = Random
