@@ -1,7 +1,17 @@
 """Block -> milliseconds on one device: tables, builders, predictors, checks."""
 
 from hwnas.latency.block import Block, block_factory
-from hwnas.latency.builder import BuildReport, Committed, Compiled, Coverage, Network, build, coverage, measure_networks
+from hwnas.latency.builder import (
+    BuildError,
+    BuildReport,
+    Committed,
+    Compiled,
+    Coverage,
+    Network,
+    build,
+    coverage,
+    measure_networks,
+)
 from hwnas.latency.database import TableError
 from hwnas.latency.predictors import (
     AdditivePredictor,
@@ -18,6 +28,7 @@ __all__ = [
     "AdditivePredictor",
     "Block",
     "BlockRow",
+    "BuildError",
     "BuildReport",
     "Committed",
     "Compiled",

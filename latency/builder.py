@@ -19,6 +19,14 @@ from hwnas.latency.table import LatencyTable
 _COMPILE_CPU_S = 1.6
 
 
+# So many first failures in a row tell of the tools, not of the blocks.
+_HOPELESS = 4
+
+
+class BuildError(RuntimeError):
+    """A build in which nothing compiles or runs: its failures are not worth keeping."""
+
+
 class JobCompiler(Role):
     """What a build needs of `hwnas.devices.compile.Compiler`."""
 
@@ -114,7 +122,8 @@ def build(
 
     A block that does not compile or run becomes a row with its error. After a kill, call it again: what was
     committed stays, the chunk at hand is done again. Nothing is timed while compiling processes are busy.
-    Raises LookupError for a block whose factory is not installed, before anything is compiled.
+    Raises LookupError for a block whose factory is not installed, before anything is compiled, and BuildError where
+    nothing works at all.
     """
     todo = [_Work.of_block(block) for block in dict.fromkeys(blocks)]
     return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
@@ -200,9 +209,15 @@ def _build(table: LatencyTable, asked: Sequence[_Work], bench: _Bench, *, chunk:
     for start in range(0, len(todo), chunk):
         # a second builder of the same table may have been here
         rows = bench.rows(_untried(table, todo[start : start + chunk]))
+        errors = [row.evidence.result for row in rows if isinstance(row.evidence.result, str)]
+        if len(errors) == len(rows) >= _HOPELESS and not table.medians_ms():
+            raise BuildError(
+                f"all of the first {len(rows)} failed, nothing was kept; the first {errors[0]}: check the compiler "
+                f"and the device {table.device.name!r} with one block before the next build"
+            )
         added += table.add(rows, fingerprint=bench.runner.fingerprint(), protocol=bench.protocol)
         done = min(start + chunk, len(todo))
-        failed += sum(isinstance(row.evidence.result, str) for row in rows)
+        failed += len(errors)
         seconds = max(bench.clock() - began, 1e-9)
         bench.on_event(Committed(done, len(todo), failed, 60 * done / seconds, seconds * (len(todo) - done) / done))
     return BuildReport(len(asked) - len(todo), done, failed, added, bench.clock() - began)

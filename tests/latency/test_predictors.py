@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hwnas.devices.plugins import load_plugin
+from hwnas.latency import LatencyTable, Prediction, build, predictor_for, predictor_names, predictors
+from hwnas.latency.predictors.corrected import CorrectedSum, fit_correction
+from tests.latency.factories import conv_block
+from tests.latency.predictor_contract import PredictorContract
+from tests.latency.toys import DEVICE, FINGERPRINT, PROTOCOL, ToyCompiler, ToyRunner
+
+A, B, C = conv_block(1), conv_block(2), conv_block(4)
+MEDIANS = {A: 1.0, B: 2.0, C: 4.0}
+
+
+class TestCorrected(PredictorContract):
+    name = "corrected"
+
+
+def test_every_predictor_found_is_made_from_a_table() -> None:
+    for name in predictor_names():
+        found = load_plugin(predictors, name)
+        assert callable(getattr(found, "for_table", found)), name
+
+
+def test_an_unknown_predictor_names_the_known_ones(tmp_path: Path) -> None:
+    table = LatencyTable.open_for(tmp_path / "t.sqlite", DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
+    with pytest.raises(LookupError, match=r"no 'oracle' among the predictors .known: corrected"):
+        predictor_for(table, name="oracle")
+
+
+def test_without_networks_it_is_the_plain_sum_and_says_how_little_it_knows() -> None:
+    (prediction,) = CorrectedSum(MEDIANS).predict([[A, B, B]])
+    assert prediction == Prediction(5.0, 1.25)
+
+
+def test_one_network_gives_a_slope() -> None:
+    predictor = CorrectedSum(MEDIANS)
+    predictor.fit([([A, B], 6.0)])
+    assert predictor.correction.form == "slope"
+    assert predictor.predict([[C]])[0].mean_ms == pytest.approx(8.0)
+    assert predictor.predict([[C]])[0].std_ms == pytest.approx(0.8)
+
+
+def test_few_networks_bear_a_slope_alone() -> None:
+    predictor = CorrectedSum(MEDIANS)
+    predictor.fit([([A], 2.0), ([B], 3.0), ([C], 5.0)])  # exactly 1 + sum, but three numbers prove no two
+    assert predictor.correction.form == "slope"
+
+
+def test_a_constant_is_found_where_there_is_one() -> None:
+    predictor = CorrectedSum(MEDIANS)
+    networks = [[A], [B], [C], [A, B], [A, C], [B, C], [A, B, C], [C, C]]
+    predictor.fit([(blocks, 0.5 + 1.2 * sum(MEDIANS[b] for b in blocks)) for blocks in networks])
+    assert predictor.correction.form == "slope+constant"
+    assert predictor.correction.constant_ms == pytest.approx(0.5)
+    assert predictor.correction.slope == pytest.approx(1.2)
+    assert predictor.predict([[B, B]])[0].mean_ms == pytest.approx(5.3)
+
+
+def test_an_overhead_a_block_is_found_where_there_is_one() -> None:
+    predictor = CorrectedSum(MEDIANS)
+    networks = [[A], [A, A], [B, A, A], [C], [C, C, C], [A, B, C, A], [B], [A, A, A, A, A]]
+    predictor.fit([(blocks, 1.2 * sum(MEDIANS[b] for b in blocks) + 0.3 * len(blocks)) for blocks in networks])
+    assert predictor.correction.form == "slope+block"
+    assert predictor.block_ms(A) == pytest.approx(1.25)
+    assert predictor.predict([[B, B]])[0].mean_ms == pytest.approx(5.4)
+
+
+def test_the_deviation_is_the_error_on_networks_left_out() -> None:
+    sums, measured = np.array([1.0, 1.0]), np.array([1.0, 2.0])
+    # the slope of either alone: 1 for a network of 2 ms is 50 % too fast, 2 for a network of 1 ms is 100 % too slow
+    correction = fit_correction(sums, np.ones(2), measured)
+    assert correction.relative_std == pytest.approx(np.sqrt((0.5**2 + 1.0**2) / 2))
+    assert correction.errors == (("slope", correction.relative_std),)
+
+
+def test_a_slope_that_falls_is_refused() -> None:
+    sums, measured = np.arange(1.0, 9.0), np.arange(8.0, 0.0, -1.0)
+    assert fit_correction(sums, np.ones(8), measured).slope > 0
+
+
+def test_a_network_of_no_time_is_refused() -> None:
+    with pytest.raises(ValueError, match="was not measured"):
+        CorrectedSum(MEDIANS).fit([([A], 0.0)])
+
+
+def test_missing_blocks_are_an_error_with_their_number_and_the_cure() -> None:
+    predictor = CorrectedSum({A: 1.0}, device="board", failures={B: "did not compile: no"})
+    with pytest.raises(LookupError, match=r"2 of 3 blocks have no latency on 'board', first test.conv.channels=2"):
+        predictor.predict([[A, B], [C, A]])
+    with pytest.raises(LookupError, match=r"1 of them tried and failed .did not compile: no.*hwnas table build"):
+        predictor.block_ms(B)
+    with pytest.raises(LookupError):
+        predictor.fit([([A, C], 1.0)])
+
+
+def test_missing_blocks_may_be_allowed_and_are_named() -> None:
+    (prediction,) = CorrectedSum({A: 1.0}, allow_missing=True).predict([[A, B, B, C]])
+    assert prediction.mean_ms == 1.0
+    assert prediction.missing == (B, C)
+
+
+def test_a_table_gives_a_predictor(tmp_path: Path) -> None:
+    table = LatencyTable.open_for(tmp_path / "t.sqlite", DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
+    build(table, [A, C], compiler=ToyCompiler(), runner=ToyRunner(), protocol=PROTOCOL)
+    assert predictor_for(table).predict([[A, C]])[0].mean_ms == 5.0
+    with pytest.raises(LookupError, match="'toy'"):
+        predictor_for(table).predict([[B]])
+
+
+POSITIVE = st.floats(0.1, 50)
+
+
+@settings(deadline=None)
+@given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=5))
+def test_the_slope_has_the_least_relative_error(pairs: list[tuple[float, float]]) -> None:
+    sums, measured = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
+    slope = fit_correction(sums, np.ones(len(pairs)), measured).slope
+
+    def error(candidate: float) -> float:
+        return sum((candidate * s / m - 1) ** 2 for s, m in zip(sums, measured, strict=True))
+
+    ratios = sums / measured
+    assert slope == pytest.approx(ratios.sum() / (ratios**2).sum())
+    assert error(slope) <= min(error(slope * 1.001), error(slope * 0.999))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(POSITIVE, st.integers(1, 20), POSITIVE), min_size=9, max_size=12))
+def test_the_chosen_form_is_the_best_of_a_slow_leave_one_out(triples: list[tuple[float, int, float]]) -> None:
+    sums = np.array([s for s, _, _ in triples])
+    counts = np.array([float(n) for _, n, _ in triples])
+    measured = np.array([m for _, _, m in triples])
+    correction = fit_correction(sums, counts, measured)
+    assert correction.relative_std == min(error for _, error in correction.errors)
+    slow = [
+        1 - np.delete(sums / measured, i).sum() / (np.delete(sums / measured, i) ** 2).sum() * sums[i] / measured[i]
+        for i in range(len(sums))
+    ]
+    assert dict(correction.errors)["slope"] == pytest.approx(np.sqrt(np.mean(np.square(slow))))
