@@ -157,7 +157,7 @@ def as_images(array: NDArray[np.generic], source: str) -> NDArray[np.float32]:
     if array.ndim != 4 or prod(array.shape) == 0:
         raise DataError(f"{source}: images of shape {array.shape}: give (n, h, w), (n, c, h, w) or (n, h, w, c)")
     if array.dtype == np.uint8:
-        return (array / np.float32(255)).astype(np.float32)
+        return array.astype(np.float32) / np.float32(255)
     images = array.astype(np.float32)
     if not np.isfinite(images).all() or images.min() < 0 or images.max() > 1:
         raise DataError(

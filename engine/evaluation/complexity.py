@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -39,13 +39,13 @@ def _on_meta(block: Block, figure: Callable[[nn.Module], int]) -> int:
         return figure(block.recipe()())
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_macs(block: Block) -> int:
     """MACs of a block at its own batch size."""
     return _on_meta(block, lambda module: macs(module, *block.inputs))
 
 
-@lru_cache(maxsize=None)
+@cache
 def block_params(block: Block) -> int:
     """Parameters of a block."""
     return _on_meta(block, lambda module: sum(p.numel() for p in module.parameters()))

@@ -82,4 +82,4 @@ class InheritedAccuracy:
     def _calibration_batches(self, architecture: Architecture) -> list[Tensor]:
         resolution = self.space.input_shape(architecture)[-1]
         images = self.data.train.images[: self.calibration]
-        return list(resize(images, resolution).split(self.batch))
+        return list(torch.split(resize(images, resolution), self.batch))

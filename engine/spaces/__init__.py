@@ -1,1 +1,3 @@
-"""Search spaces: one file (or folder) a space. Each has a pydantic model `Config` and `build(config, task) -> space`."""
+"""Search spaces: one file or folder a space, each with a pydantic model `Config` and
+`build(config, in_channels=..., classes=...) -> SearchSpace`.
+"""

@@ -49,5 +49,5 @@ def _read(file: Path, config: Config) -> NDArray[np.float32]:
             small = image.convert(config.mode).resize((config.size, config.size), Image.Resampling.BILINEAR)
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise DataError(f"{file}: not a readable image ({error}): mend or remove the file") from error
-    array = np.asarray(small, dtype=np.float32) / 255
+    array = np.asarray(small, dtype=np.float32) / np.float32(255)
     return array[None] if array.ndim == 2 else array.transpose(2, 0, 1)

@@ -14,12 +14,12 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from hwnas.devices.plugins import load_plugin
 from hwnas.engine import architecture as arch
-from hwnas.engine.architecture import SearchSpace
+from hwnas.engine.architecture import IntArray, SearchSpace
 from hwnas.engine.dataset import Dataset, resize
 from hwnas.engine.evaluation.batchnorm import recalibrate
 from hwnas.engine.evaluation.inherited import accuracy
-from hwnas.engine.plugins import load as load_plugin
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training import criteria, samplers
 from hwnas.engine.training.checkpoint import Checkpoint, CheckpointError, EpochRecord
@@ -163,7 +163,8 @@ class Trainer:
             self.supernet.load_state_dict(found.model)
         except RuntimeError as error:
             first = str(error).splitlines()[-1].strip()
-            raise CheckpointError(f"{self.folder}: does not fit the supernet ({first}): delete it to train again") from error
+            cure = "delete it to train again"
+            raise CheckpointError(f"{self.folder}: does not fit the supernet ({first}): {cure}") from error
         for name, parameter in self.supernet.named_parameters():
             if name in found.optimizer:
                 optimizer.state[parameter]["momentum_buffer"] = found.optimizer[name]
@@ -206,7 +207,7 @@ def learning_rate(config: TrainingConfig, epoch: float) -> float:
     return config.learning_rate * 0.5 * (1 + cos(pi * min(1.0, done)))
 
 
-def shifted(images: Tensor, offsets: np.ndarray, most: int) -> Tensor:  # type: ignore[type-arg]  # integers (n, 2)
+def shifted(images: Tensor, offsets: IntArray, most: int) -> Tensor:
     """Each image translated by its offset minus `most` pixels, edges repeated. (n, c, h, w) -> the same shape."""
     height, width = images.shape[-2:]
     padded = nn.functional.pad(images, (most,) * 4, mode="replicate")

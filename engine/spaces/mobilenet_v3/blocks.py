@@ -39,31 +39,44 @@ class SqueezeExcite(nn.Module):
         return x * gates
 
 
-def conv_bn_act(
-    in_channels: int, out_channels: int, *, kernel: int, stride: int = 1, groups: int = 1, activation: str = ""
-) -> nn.Sequential:
+class ConvBnAct(nn.Sequential):
     """Convolution without bias, BatchNorm and an activation (none for the empty name)."""
-    layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
-        norm=nn.BatchNorm2d(out_channels),
-    )
-    if activation:
-        layers["act"] = ACTIVATIONS[activation]()
-    return nn.Sequential(layers)
+
+    conv: nn.Conv2d
+    norm: nn.BatchNorm2d
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        *,
+        kernel: int,
+        stride: int = 1,
+        groups: int = 1,
+        activation: str = "",
+    ) -> None:
+        layers: OrderedDict[str, nn.Module] = OrderedDict(
+            conv=nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2, groups=groups, bias=False),
+            norm=nn.BatchNorm2d(out_channels),
+        )
+        if activation:
+            layers["act"] = ACTIVATIONS[activation]()
+        super().__init__(layers)
 
 
 class MBConv(nn.Module):
     """Inverted residual block: expand, depthwise, squeeze-and-excite, project (Howard et al., 2019)."""
 
     def __init__(
-        self, in_channels: int, out_channels: int, kernel: int, stride: int, hidden: int, se: bool, activation: str
+        self, in_channels: int, out_channels: int, *, kernel: int, stride: int, hidden: int, se: bool, activation: str
     ) -> None:
         super().__init__()
         # an expansion of 1 has no expanding convolution, as in Once-for-All
-        self.expand = conv_bn_act(in_channels, hidden, kernel=1, activation=activation) if hidden != in_channels else None
-        self.depthwise = conv_bn_act(hidden, hidden, kernel=kernel, stride=stride, groups=hidden, activation=activation)
+        expands = hidden != in_channels
+        self.expand = ConvBnAct(in_channels, hidden, kernel=1, activation=activation) if expands else None
+        self.depthwise = ConvBnAct(hidden, hidden, kernel=kernel, stride=stride, groups=hidden, activation=activation)
         self.se = SqueezeExcite(hidden) if se else None
-        self.project = conv_bn_act(hidden, out_channels, kernel=1)
+        self.project = ConvBnAct(hidden, out_channels, kernel=1)
         self.residual = stride == 1 and in_channels == out_channels
 
     def forward(self, x: Tensor) -> Tensor:
@@ -82,7 +95,7 @@ class Head(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, features: int, classes: int, activation: str) -> None:
         super().__init__()
-        self.conv = conv_bn_act(in_channels, channels, kernel=1, activation=activation)
+        self.conv = ConvBnAct(in_channels, channels, kernel=1, activation=activation)
         self.mix = nn.Linear(channels, features, bias=False)
         self.act = ACTIVATIONS[activation]()
         self.classify = nn.Linear(features, classes)
@@ -97,7 +110,7 @@ class Head(nn.Module):
 @block_factory("mobilenet_v3.stem")
 def stem(*, in_channels: int, out_channels: int, stride: int, activation: str) -> nn.Module:
     """First convolution, 3x3."""
-    return conv_bn_act(in_channels, out_channels, kernel=3, stride=stride, activation=activation)
+    return ConvBnAct(in_channels, out_channels, kernel=3, stride=stride, activation=activation)
 
 
 @block_factory("mobilenet_v3.mbconv")
@@ -105,7 +118,9 @@ def mbconv(
     *, in_channels: int, out_channels: int, kernel: int, stride: int, hidden: int, se: bool, activation: str
 ) -> nn.Module:
     """One MBConv with `hidden` expanded channels."""
-    return MBConv(in_channels, out_channels, kernel, stride, hidden, se, activation)
+    return MBConv(
+        in_channels, out_channels, kernel=kernel, stride=stride, hidden=hidden, se=se, activation=activation
+    )
 
 
 @block_factory("mobilenet_v3.head")

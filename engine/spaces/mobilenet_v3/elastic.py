@@ -28,9 +28,8 @@ class ElasticNorm(nn.BatchNorm2d):
             self.eps,
         )
 
-    def copy_to(self, norm: nn.Module) -> None:
+    def copy_to(self, norm: nn.BatchNorm2d) -> None:
         """Fill a plain BatchNorm with the leading channels."""
-        assert isinstance(norm, nn.BatchNorm2d)
         for name, shared in (*self.named_parameters(), *self.named_buffers()):
             own = norm.get_parameter(name) if name in ("weight", "bias") else norm.get_buffer(name)
             own.copy_(shared[: own.shape[0]] if own.dim() else shared)
@@ -50,9 +49,8 @@ class ElasticConv(nn.Module):
         weight = self.weight[:out_channels, : x.shape[1]]
         return F.conv2d(x, weight, stride=self.stride, padding=weight.shape[-1] // 2)
 
-    def copy_to(self, conv: nn.Module) -> None:
+    def copy_to(self, conv: nn.Conv2d) -> None:
         """Fill a plain convolution with the leading slice."""
-        assert isinstance(conv, nn.Conv2d)
         conv.weight.copy_(self.weight[: conv.weight.shape[0], : conv.weight.shape[1]])
 
 
@@ -87,9 +85,8 @@ class ElasticDepthwise(nn.Module):
         weight = self.kernel_weight(x.shape[1], kernel)
         return F.conv2d(x, weight, stride=self.stride, padding=kernel // 2, groups=x.shape[1])
 
-    def copy_to(self, conv: nn.Module) -> None:
+    def copy_to(self, conv: nn.Conv2d) -> None:
         """Fill a plain depthwise convolution."""
-        assert isinstance(conv, nn.Conv2d)
         conv.weight.copy_(self.kernel_weight(conv.weight.shape[0], conv.weight.shape[-1]))
 
 
@@ -105,17 +102,17 @@ class ElasticSqueezeExcite(nn.Module):
         """(n, c, h, w) -> the same shape."""
         c = x.shape[1]
         hidden = squeeze_width(c)
-        y = F.conv2d(x.mean((2, 3), keepdim=True), self.reduce.weight[:hidden, :c], self.reduce.bias[:hidden])
-        y = F.conv2d(torch.relu(y), self.expand.weight[:c, :hidden], self.expand.bias[:c])
+        y = F.conv2d(x.mean((2, 3), keepdim=True), self.reduce.weight[:hidden, :c], _bias(self.reduce)[:hidden])
+        y = F.conv2d(torch.relu(y), self.expand.weight[:c, :hidden], _bias(self.expand)[:c])
         return x * F.hardsigmoid(y)
 
     def copy_to(self, se: SqueezeExcite) -> None:
         """Fill a plain one."""
         hidden, c = se.reduce.weight.shape[:2]
         se.reduce.weight.copy_(self.reduce.weight[:hidden, :c])
-        se.reduce.bias.copy_(self.reduce.bias[:hidden])
+        _bias(se.reduce).copy_(_bias(self.reduce)[:hidden])
         se.expand.weight.copy_(self.expand.weight[:c, :hidden])
-        se.expand.bias.copy_(self.expand.bias[:c])
+        _bias(se.expand).copy_(_bias(self.expand)[:c])
 
 
 class ElasticMBConv(nn.Module):
@@ -154,7 +151,8 @@ class ElasticMBConv(nn.Module):
         if self.se is not None:
             y = self.se(y)
         y = self.project_norm(self.project(y, out_channels))
-        return x + y if self.stride == 1 and x.shape[1] == out_channels else y
+        out: Tensor = x + y if self.stride == 1 and x.shape[1] == out_channels else y
+        return out
 
     def copy_to(self, block: MBConv) -> None:
         """Fill a plain MBConv."""
@@ -188,6 +186,11 @@ class ElasticMBConv(nn.Module):
         """Reorder the output channels."""
         permute(self.project.weight, order, 0)
         permute_norm(self.project_norm, order)
+
+
+def _bias(conv: nn.Conv2d) -> Tensor:
+    assert conv.bias is not None
+    return conv.bias
 
 
 def permute(tensor: Tensor | None, order: Tensor, dim: int) -> None:

@@ -77,8 +77,8 @@ class Config(BaseModel):
                 hidden = [self.hidden(width, expansion) for expansion in stage.expansions]
                 if len(set(hidden)) != len(hidden):
                     raise ValueError(
-                        f"stage {number}: expansions {stage.expansions} of {width} channels give {hidden} after rounding"
-                        f" to multiples of {self.divisor}, twice the same network: space them wider or lower the divisor"
+                        f"stage {number}: expansions {stage.expansions} of {width} channels, rounded to multiples of "
+                        f"{self.divisor}, are {hidden}, twice the same network: space them wider or lower the divisor"
                     )
             incoming = stage.widths
         return self

@@ -86,6 +86,8 @@ class ElasticMobileNetV3(nn.Module):
                 shared.append(block)
         modules[0].load_state_dict(self.stem.state_dict())
         for elastic, plain in zip(shared, modules[1:-1], strict=True):
+            assert isinstance(elastic, ElasticMBConv)
+            assert isinstance(plain, blocks.MBConv)
             elastic.copy_to(plain)
         head = modules[-1]
         assert isinstance(head, blocks.Head)

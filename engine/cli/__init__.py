@@ -1,0 +1,5 @@
+"""The command line: `hwnas --help`."""
+
+from hwnas.engine.cli.app import main
+
+__all__ = ["main"]

@@ -1,0 +1,181 @@
+"""The stages of a run with their progress shown: what the commands and the demonstration are made of."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import gettempdir
+from typing import Any
+
+from hwnas.devices.compile import Compiler
+from hwnas.devices.runners import open_runner
+from hwnas.engine import architecture as arch
+from hwnas.engine.candidates import Problem, front_of, search_run
+from hwnas.engine.cli.terminal import Terminal
+from hwnas.engine.front import Front
+from hwnas.engine.hardware import (
+    Bench,
+    Latency,
+    build_table,
+    correction_networks,
+    find_device,
+    open_table,
+    quality,
+    table_coverage,
+)
+from hwnas.engine.run import Run
+from hwnas.engine.search import Evaluated
+from hwnas.engine.training import checkpoint as checkpoints
+from hwnas.engine.training.checkpoint import EpochRecord
+from hwnas.engine.verify import verify
+from hwnas.latency import Committed, LatencyTable, PredictionQuality
+from hwnas.latency.builder import Event
+
+
+def train(run: Run, terminal: Terminal) -> tuple[EpochRecord, ...]:
+    """Train the supernet, or what is left of it."""
+    epochs = run.config.training.epochs
+    before = checkpoints.load(run.supernet_folder)
+    if before is not None and before.epoch >= epochs:
+        history = run.trainer().run()
+        terminal.say(f"supernet: reused the checkpoint of {before.epoch} epochs in {run.supernet_folder}")
+        return history
+    sizes = ", ".join(f"{n} {name}" for name, n in run.data.sizes.items())
+    terminal.say(f"supernet: {arch.size(run.space.genes):,} subnets; {run.data.name} images: {sizes}")
+    if before is not None:
+        terminal.say(f"supernet: going on after epoch {before.epoch} of {epochs}")
+    with terminal.bar("training", total=epochs) as bar:
+        seen = ""
+
+        def show(record: EpochRecord) -> None:
+            nonlocal seen
+            if record.accuracy_largest is not None:
+                figures = (record.accuracy_largest, record.accuracy_smallest, record.accuracy_random)
+                seen = "largest {:.3f} smallest {:.3f} random {:.3f}".format(*figures)
+            bar.update(record.epoch, epochs, f"loss {record.loss:.3f} {seen}")
+
+        history = run.train(show)
+    last = history[-1]
+    terminal.say(
+        f"supernet: validation accuracy of the largest {last.accuracy_largest:.3f}, "
+        f"the smallest {last.accuracy_smallest:.3f}, a random one {last.accuracy_random:.3f}"
+    )
+    return history
+
+
+def build(run: Run, bench: Bench, terminal: Terminal) -> LatencyTable:
+    """Build the latency table, or what is missing of it."""
+    table = open_table(run, bench)
+    cover = table_coverage(run, table)
+    fit, check = correction_networks(run)
+    networks = len(fit) + len(check)
+    if not cover.missing and len(table.networks()) >= networks:
+        terminal.say(f"table: reused {cover.present} blocks and {networks} networks in {run.table_path}")
+    else:
+        terminal.say(
+            f"table: {cover.total} blocks on {bench.device.name} ({bench.fingerprint.soc}), {cover.present} present, "
+            f"{len(cover.missing)} to measure in about {cover.estimated_minutes:.1f} minutes, then {networks} networks"
+        )
+        with terminal.bar("measuring", total=max(1, len(cover.missing))) as bar:
+
+            def show(event: Event) -> None:
+                if isinstance(event, Committed):
+                    bar.update(event.done, event.total, f"{event.per_minute:.0f} a minute, {event.failed} failed")
+
+            build_table(run, bench, table, show)
+    for block, reason in list(table.failures().items())[:3]:
+        terminal.say(f"table: {block} failed, its architectures are infeasible here: {reason}", style="yellow")
+    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
+    found = quality(table, latency)
+    if found is not None:
+        terminal.say(f"table: {quality_line(found)}")
+    return table
+
+
+def quality_line(found: PredictionQuality) -> str:
+    """How wrong the prediction is, in a line."""
+    floor = "" if found.noise_floor is None else f", noise floor {found.noise_floor:.1%}"
+    ranks = "" if found.kendall is None else f", Kendall tau {found.kendall:.2f}"
+    return (
+        f"prediction of {found.n} networks it was not fitted on: MAPE {found.mape:.1%}{ranks}, "
+        f"{found.within_10_percent:.0%} within 10 %{floor}"
+    )
+
+
+def search(run: Run, table: LatencyTable, terminal: Terminal) -> Front:
+    """Search, and write the predicted front."""
+    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
+    problem = Problem.of(run, latency)
+    total = run.config.search.evaluations
+    known = run.journal.count()
+    if known:
+        terminal.say(f"search: {known} evaluations are known already and are not computed again")
+    with ExitStack() as stack:
+        for limit in problem.limits:
+            limit.check()  # before any bar
+        bar = stack.enter_context(terminal.bar("searching", total=total))
+
+        def show(evaluated: Evaluated) -> None:
+            front = len(evaluated.layers()[0]) if len(evaluated.feasible) else 0
+            bar.update(len(evaluated), total, f"{front} on the front")
+
+        evaluated = search_run(run, problem, show)
+        bar.update(len(evaluated), len(evaluated), f"{len(evaluated.layers()[0])} on the front")
+    front = front_of(run, problem, evaluated)
+    run.write_front(front)
+    terminal.say(f"search: {len(evaluated)} subnets evaluated, {len(front.points)} on the predicted front")
+    return front
+
+
+def verify_front(run: Run, bench: Bench, terminal: Terminal) -> Front:
+    """Measure the front again on the device, and write what was measured."""
+    before = run.front()
+    total = len(before.points) + len(before.dominated)
+    with terminal.bar("verifying", total=total) as bar:
+        front, rejected = verify(run, bench, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
+    run.write_front(front)
+    for entry in rejected:
+        terminal.say(f"verify: {list(entry.architecture)} is out: {entry.reason}", style="yellow")
+    fastest, slowest = front.points[0].known_latency_ms, front.points[-1].known_latency_ms
+    terminal.say(
+        f"verify: {len(front.points)} of {total} measured candidates are on the front, "
+        f"{fastest:.3f} to {slowest:.3f} ms (a factor of {slowest / fastest:.1f})"
+    )
+    return front
+
+
+def table_of(run: Run) -> LatencyTable:
+    """The run's latency table, to read. Raises TableError, DeviceError."""
+    return LatencyTable.open(run.table_path, device=run.config.device.name)
+
+
+def check_table(run: Run, bench: Bench) -> None:
+    """Raises DeviceError where the run's table was measured on another device than the one at hand."""
+    open_table(run, bench).close()
+
+
+def quality_json(found: PredictionQuality) -> dict[str, Any]:
+    """The figures by name."""
+    return asdict(found)
+
+
+def probe(name: str) -> dict[str, Any]:
+    """What is found on a device now."""
+    device = find_device(name)
+    with Compiler(device.target, cache=Path(gettempdir()), workers=1) as compiler:
+        runner = open_runner(device, compiler=compiler.versions())
+        try:
+            return {"device": device.to_json(), "fingerprint": runner.fingerprint().to_json()}
+        finally:
+            runner.close()
+
+
+def export(run: Run, bench: Bench, front: Front, terminal: Terminal) -> list[str]:
+    """Export every point of a verified front; the folders."""
+    return []
+
+
+def report(run: Run, table: LatencyTable) -> Path:
+    """Write the report; its path."""
+    return run.folder / "report.html"

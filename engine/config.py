@@ -1,0 +1,197 @@
+"""One TOML file describes a run; every mistake in it is found before anything starts."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+
+from hwnas.devices import Protocol
+from hwnas.devices.plugins import load_plugin
+from hwnas.engine import spaces, tasks
+from hwnas.engine.training.trainer import TrainingConfig
+
+
+class ConfigError(ValueError):
+    """A configuration that cannot be used; the message is one line with the cure."""
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RunSection(_Section):
+    """What the run is called and where its files go."""
+
+    name: str = Field("run", pattern=r"^[A-Za-z0-9._-]+$")
+    folder: Path = Path("runs")  # the run's files lie in folder/name
+    cache: Path = Path("runs/cache")  # compiled artefacts, shared by runs
+    seed: NonNegativeInt = 0
+
+
+class DataSection(_Section):
+    """How the images are cut into splits, as shares of each class."""
+
+    validation: float = Field(0.2, gt=0, lt=1)
+    test: float = Field(0.3, gt=0, lt=1)
+    limit: PositiveInt | None = None  # images in all
+
+
+class DeviceSection(_Section):
+    """Which device, and how networks are timed on it."""
+
+    name: str = "host"
+    rounds: PositiveInt = 5
+    repeats: PositiveInt = 20
+    workers: PositiveInt | None = None  # compiling processes; all cores if not given
+    compile_timeout_s: PositiveFloat = 180
+
+    def protocol(self, seed: int) -> Protocol:
+        """The measurement protocol."""
+        return Protocol(rounds=self.rounds, repeats=self.repeats, seed=seed)
+
+
+class TableSection(_Section):
+    """How the latency table is corrected and judged."""
+
+    path: Path | None = None  # of the database, instead of one in the run's folder
+    predictor: str = "corrected"
+    fit_networks: NonNegativeInt = 8  # whole networks measured to fit the correction
+    check_networks: NonNegativeInt = 6  # others, to say how wrong it is
+
+
+class SearchSection(_Section):
+    """How the space is searched."""
+
+    algorithm: str = "nsga2"
+    objectives: tuple[Literal["accuracy", "latency_ms", "macs", "params"], ...] = ("accuracy", "latency_ms")
+    evaluations: PositiveInt = 400
+    population: PositiveInt = 40
+    calibration_images: PositiveInt = 256  # for BatchNorm
+    max_latency_ms: PositiveFloat | None = None
+    max_macs: PositiveFloat | None = None
+    max_params: PositiveFloat | None = None
+
+
+class VerifySection(_Section):
+    """How many candidates are compiled whole and measured again."""
+
+    candidates: PositiveInt = 24
+    rounds: PositiveInt = 10
+    repeats: PositiveInt = 30
+
+
+class _File(_Section):
+    """The sections of a file; [task] and [space] are read by the plugins they name."""
+
+    run: RunSection = RunSection()
+    task: dict[str, Any]
+    data: DataSection = DataSection()
+    space: dict[str, Any]
+    training: TrainingConfig = TrainingConfig()
+    device: DeviceSection = DeviceSection()
+    table: TableSection = TableSection()
+    search: SearchSection = SearchSection()
+    verify: VerifySection = VerifySection()
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """A configuration whose every value has been checked."""
+
+    run: RunSection
+    task: BaseModel
+    data: DataSection
+    space: BaseModel
+    training: TrainingConfig
+    device: DeviceSection
+    table: TableSection
+    search: SearchSection
+    verify: VerifySection
+    text: str  # of the file, kept with the run
+
+    @property
+    def folder(self) -> Path:
+        """Where the run's files lie."""
+        return self.run.folder / self.run.name
+
+
+def read_config(path: Path) -> RunConfig:
+    """The configuration in a TOML file. Raises ConfigError."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read ({error}): give a TOML file, e.g. examples/digits.toml") from error
+    return parse_config(text, source=str(path))
+
+
+def parse_config(text: str, *, source: str) -> RunConfig:
+    """The configuration in TOML text; `source` names it in errors. Raises ConfigError."""
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{source}: not TOML ({error}): mend that line") from error
+    file = _validated(_File, data, source, ())
+    return RunConfig(
+        run=file.run,
+        task=_plugin_config(tasks, file.task, source, "task"),
+        data=file.data,
+        space=_plugin_config(spaces, file.space, source, "space"),
+        training=file.training,
+        device=file.device,
+        table=file.table,
+        search=file.search,
+        verify=file.verify,
+        text=text,
+    )
+
+
+def _plugin_config(package: ModuleType, section: dict[str, Any], source: str, name: str) -> BaseModel:
+    if not isinstance(section.get("name"), str):
+        raise ConfigError(f'{source}: [{name}] has no name: write e.g. name = "{_EXAMPLES[name]}"')
+    try:
+        plugin = load_plugin(package, section["name"])
+    except LookupError as error:
+        raise ConfigError(f"{source}: [{name}] {error}") from error
+    model: type[BaseModel] = plugin.Config
+    return _validated(model, section, source, (name,))
+
+
+_EXAMPLES = {"task": "digits", "space": "mobilenet_v3"}
+
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def _validated(model: type[Model], data: dict[str, Any], source: str, where: tuple[str, ...]) -> Model:
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        raise ConfigError(f"{source}: {_first_mistake(model, error, where)}") from error
+
+
+def _first_mistake(model: type[BaseModel], error: ValidationError, where: tuple[str, ...]) -> str:
+    mistake = error.errors(include_url=False)[0]
+    path = ".".join(str(part) for part in (*where, *mistake["loc"])) or "the file"
+    if mistake["type"] == "extra_forbidden":
+        known = _keys(model, mistake["loc"][:-1])
+        return f"unknown key {path}: remove it, or correct its name; known here: {', '.join(known)}"
+    if mistake["type"] == "missing":
+        return f"{path} is missing: add it"
+    return f"{path} = {mistake['input']!r}: {mistake['msg']}"
+
+
+def _keys(model: type[BaseModel], loc: tuple[int | str, ...]) -> list[str]:
+    """Keys allowed at a place inside a model."""
+    for part in loc:
+        if isinstance(part, int):
+            continue
+        inner = model.model_fields[part].annotation
+        for candidate in (inner, *getattr(inner, "__args__", ())):
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                model = candidate
+    return sorted(model.model_fields)

@@ -1,0 +1,180 @@
+"""The device side of a run: an open device with its compiler, the latency table, and latency as a cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import cast
+
+import numpy as np
+from torch import nn
+
+from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, Runner
+from hwnas.devices.compile import Compiler
+from hwnas.devices.host import probe_host
+from hwnas.devices.runners import open_runner
+from hwnas.engine import architecture as arch
+from hwnas.engine.additive import AdditiveCost
+from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
+from hwnas.engine.run import Run
+from hwnas.latency import (
+    AdditivePredictor,
+    Block,
+    BuildReport,
+    Coverage,
+    LatencyTable,
+    Network,
+    NetworkRow,
+    PredictionQuality,
+    build,
+    coverage,
+    measure_networks,
+    predictor_for,
+    split_noise_floor,
+)
+from hwnas.latency.builder import Event
+
+
+@dataclass(frozen=True)
+class Bench:
+    """A device that is open, and what compiles for it."""
+
+    device: Device
+    runner: Runner
+    compiler: Compiler
+    fingerprint: Fingerprint
+    protocol: Protocol
+
+
+def find_device(name: str) -> Device:
+    """The device called `name`. Raises DeviceError."""
+    known = {"host": probe_host}
+    if name not in known:
+        raise DeviceError(f"no device is called {name!r}: choose from {', '.join(known)} (`hwnas devices list`)")
+    return known[name]()
+
+
+@contextmanager
+def open_bench(run: Run) -> Iterator[Bench]:
+    """The run's device, open; given back at the end. Raises DeviceError."""
+    section = run.config.device
+    device = find_device(section.name)
+    compiler = Compiler(
+        device.target, cache=run.config.run.cache, workers=section.workers, timeout_s=section.compile_timeout_s
+    )
+    with compiler:
+        runner = open_runner(device, compiler=compiler.versions())
+        try:
+            yield Bench(device, runner, compiler, runner.fingerprint(), section.protocol(run.config.run.seed))
+        finally:
+            runner.close()
+
+
+def open_table(run: Run, bench: Bench) -> LatencyTable:
+    """The run's table of this device, begun where there is none. Raises DeviceError, TableError."""
+    return LatencyTable.open_for(
+        run.table_path, bench.device, fingerprint=bench.fingerprint, protocol=bench.protocol
+    )
+
+
+def table_coverage(run: Run, table: LatencyTable) -> Coverage:
+    """What of the space the table holds."""
+    return coverage(table, arch.every_block(run.space), workers=run.config.device.workers or 2)
+
+
+def build_table(run: Run, bench: Bench, table: LatencyTable, on_event: Callable[[Event], None]) -> BuildReport:
+    """Every block of the space, then the whole networks that correct and check the prediction."""
+    report = build(
+        table,
+        arch.every_block(run.space),
+        compiler=bench.compiler,
+        runner=bench.runner,
+        protocol=bench.protocol,
+        on_event=on_event,
+    )
+    fit, check = correction_networks(run)
+    for role, networks in (("fit", fit), ("check", check)):
+        measure_networks(
+            table,
+            networks,
+            role,  # type: ignore[arg-type]  # a literal of the pair above
+            compiler=bench.compiler,
+            runner=bench.runner,
+            protocol=bench.protocol,
+            chunk=8,
+            on_event=on_event,
+        )
+    return report
+
+
+def correction_networks(run: Run) -> tuple[list[Network], list[Network]]:
+    """Whole networks to fit the correction on (the extremes first) and others to check it."""
+    genes, section = run.space.genes, run.config.table
+    wanted = section.fit_networks + section.check_networks
+    drawn = arch.sample(genes, 4 * wanted + 16, np.random.default_rng([run.config.run.seed, 7]))
+    extremes = [arch.extreme(genes, largest=True), arch.extreme(genes, largest=False)]
+    distinct = list(dict.fromkeys([*extremes, *map(arch.to_architecture, drawn)]))[:wanted]
+    networks = [network_of(run.space, architecture) for architecture in distinct]
+    return networks[: section.fit_networks], networks[section.fit_networks :]
+
+
+def network_of(space: SearchSpace, architecture: Architecture) -> Network:
+    """The whole network of an architecture with fresh weights: latency does not depend on their values."""
+    blocks = arch.blocks(space, architecture)
+    shape = (1, *space.input_shape(architecture))
+    # recipes, because a compiling process knows no registered names
+    make = partial(assemble, [block.recipe() for block in blocks])
+    return Network(str(list(architecture)), make, (shape,), blocks)
+
+
+def assemble(recipes: Sequence[Callable[[], nn.Module]]) -> nn.Module:
+    """What the recipes build, one after another."""
+    return nn.Sequential(*(recipe() for recipe in recipes))
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Latency of a population on one device, in ms, with its uncertainty."""
+
+    space: SearchSpace
+    predictor: AdditivePredictor
+    failures: dict[Block, str]
+
+    @classmethod
+    def of(cls, space: SearchSpace, table: LatencyTable, *, predictor: str) -> Latency:
+        """The predictor over the table, fitted on its "fit" networks."""
+        fitted = cast(AdditivePredictor, predictor_for(table, name=predictor))
+        failures = table.failures()
+        fitted.fit([(row.blocks, ms) for row, ms in _measured(table, "fit")])
+        return cls(space, fitted, failures)
+
+    def additive(self) -> AdditiveCost:
+        """The sum that the predictor corrects; infinite where a block failed. Raises LookupError for a gap."""
+        return AdditiveCost.of(
+            self.space, lambda block: np.inf if block in self.failures else self.predictor.block_ms(block)
+        )
+
+    def costs(self, additive: AdditiveCost) -> Callable[[IntArray], FloatArray]:
+        """Population -> ms."""
+        return lambda X: self.predictor.correct(additive(X))
+
+
+def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
+    """Prediction against the "check" networks, which no fit has seen; None where there are none."""
+    checked = _measured(table, "check")
+    if not checked:
+        return None
+    predictions = latency.predictor.predict([row.blocks for row, _ in checked])
+    measurements = [row.evidence.result for row, _ in checked if isinstance(row.evidence.result, Measurement)]
+    return PredictionQuality.of(
+        [prediction.mean_ms for prediction in predictions],
+        [ms for _, ms in checked],
+        noise_floor=split_noise_floor(measurements),
+    )
+
+
+def _measured(table: LatencyTable, role: str) -> list[tuple[NetworkRow, float]]:
+    rows = [row for row in table.networks() if row.role == role]
+    return [(row, row.evidence.result.latency_ms) for row in rows if isinstance(row.evidence.result, Measurement)]
