@@ -37,9 +37,10 @@ def front_chart(data: ReportData) -> Chart:
     figure = _figure("latency (ms)", "accuracy", y_format=".1~%")
     if data.candidates is not None and len(data.candidates.latency_ms):
         figure.add_trace(_background(data.candidates))
-    if front.dominated:
-        figure.add_trace(_markers(front.dominated, "beaten or not verified", GREY, size=6, opacity=0.6))
     verified = [point for point in front.points if point.verified]
+    if front.dominated:
+        beaten = "beaten or not measured" if verified else "beaten"
+        figure.add_trace(_markers(front.dominated, beaten, GREY, size=6, opacity=0.6))
     if verified:
         figure.add_trace(_moves(verified))
         figure.add_trace(_predicted(verified))
@@ -158,7 +159,7 @@ def _front_line(points: Sequence[FrontPoint], test_size: int | None) -> go.Scatt
     # accuracy holds until the next point pays more milliseconds for more of it
     trace.update(mode="lines+markers", line={"color": BLUE, "width": 2, "shape": "hv"})
     if not points[0].verified:
-        trace.update(name="front, predicted", line_dash="dash", marker_symbol="circle-open")
+        trace.update(name="front, predicted", marker_symbol="circle-open")
         trace.error_x = _error([point.latency_std_ms for point in points], [point.latency_std_ms for point in points])
         return trace
     trace.update(name="front, measured")

@@ -124,7 +124,7 @@ def _prediction(data: ReportData) -> Html:
 
 def _training(data: ReportData) -> Html:
     if not data.history:
-        return _section("Training", _missing("No training is recorded: the supernet came from elsewhere."))
+        return _section("Training", _missing("No training is recorded."))
     accuracy = charts.accuracy_chart(data.history)
     drawn = [_figure(charts.loss_chart(data.history))]
     drawn.append(_missing("No accuracy was evaluated while training.") if accuracy is None else _figure(accuracy))
