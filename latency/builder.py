@@ -210,7 +210,7 @@ def _build(table: LatencyTable, asked: Sequence[_Work], bench: _Bench, *, chunk:
         # a second builder of the same table may have been here
         rows = bench.rows(_untried(table, todo[start : start + chunk]))
         errors = [row.evidence.result for row in rows if isinstance(row.evidence.result, str)]
-        if len(errors) == len(rows) >= _HOPELESS and not table.medians_ms():
+        if len(errors) == len(rows) >= _HOPELESS and not table.latencies_ms():
             raise BuildError(
                 f"all of the first {len(rows)} failed, nothing was kept; the first {errors[0]}: check the compiler "
                 f"and the device {table.device.name!r} with one block before the next build"

@@ -10,6 +10,7 @@ from typing import Protocol as Role
 import numpy as np
 from numpy.typing import NDArray
 
+from hwnas.devices import Statistic
 from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.latency.block import Block
 from hwnas.latency.table import LatencyTable
@@ -31,7 +32,8 @@ class Prediction:
 class LatencyPredictor(Role):
     """Predicts the latency of networks from their blocks, for one device.
 
-    A file of this folder is a predictor where it has `for_table(table: LatencyTable) -> LatencyPredictor`;
+    A file of this folder is a predictor where it has
+    `for_table(table: LatencyTable, *, statistic: Statistic) -> LatencyPredictor`;
     another package names such a function under the entry-point group "hwnas.latency.predictors".
     """
 
@@ -61,9 +63,12 @@ def predictor_names() -> tuple[str, ...]:
     return plugin_names(sys.modules[__name__])
 
 
-def predictor_for(table: LatencyTable, *, name: str = "corrected") -> LatencyPredictor:
-    """The predictor called `name` over `table`, not yet fitted. Raises LookupError that lists the known names."""
+def predictor_for(table: LatencyTable, *, name: str = "corrected", statistic: Statistic = "median") -> LatencyPredictor:
+    """The predictor called `name` over `table`, not yet fitted. Raises LookupError that lists the known names.
+
+    Fit it on `table.measured("fit", statistic=statistic)`: blocks and networks are to be of one statistic.
+    """
     found = load_plugin(sys.modules[__name__], name)
     for_table = getattr(found, "for_table", found)
-    predictor: LatencyPredictor = for_table(table)
+    predictor: LatencyPredictor = for_table(table, statistic=statistic)
     return predictor

@@ -1,4 +1,4 @@
-"""Sum of the blocks' medians, corrected by a handful of networks measured whole.
+"""Sum of the blocks' latencies, corrected by a handful of networks measured whole.
 
 A block measured alone finds its weights hot in the cache and pays a call of its own; inside a network it does neither.
 Few numbers repair the sum: which of them the measured networks can bear is decided by leaving each out in turn.
@@ -12,6 +12,7 @@ from typing import Literal
 
 import numpy as np
 
+from hwnas.devices import Statistic
 from hwnas.latency.block import Block
 from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Prediction
 from hwnas.latency.table import LatencyTable
@@ -64,18 +65,18 @@ def fit_correction(sums_ms: FloatArray, counts: FloatArray, measured_ms: FloatAr
 
 
 class CorrectedSum:
-    """Corrected sum of medians; before `fit`, the plain sum with a wide deviation."""
+    """Corrected sum of latencies; before `fit`, the plain sum with a wide deviation."""
 
     def __init__(
         self,
-        medians_ms: Mapping[Block, float],
+        latencies_ms: Mapping[Block, float],
         *,
         device: str = "the device",
         failures: Mapping[Block, str] | None = None,
         allow_missing: bool = False,
     ) -> None:
         """`allow_missing`: predict from the blocks that are there and name the others, instead of raising."""
-        self._medians_ms = medians_ms
+        self._latencies_ms = latencies_ms
         self._device = device
         self._failures = failures or {}
         self._allow_missing = allow_missing
@@ -84,7 +85,7 @@ class CorrectedSum:
     def fit(self, networks: Sequence[MeasuredNetwork]) -> None:
         """Fit the correction on (blocks, measured ms) of whole networks. Raises LookupError for a missing block."""
         self._check([block for blocks, _ in networks for block in blocks])
-        sums_ms = np.array([sum(self._medians_ms[block] for block in blocks) for blocks, _ in networks])
+        sums_ms = np.array([sum(self._latencies_ms[block] for block in blocks) for blocks, _ in networks])
         counts = np.array([len(blocks) for blocks, _ in networks], dtype=np.float64)
         measured_ms = np.array([latency_ms for _, latency_ms in networks], dtype=np.float64)
         self.correction = fit_correction(sums_ms, counts, measured_ms)
@@ -96,24 +97,24 @@ class CorrectedSum:
         return [self._predict(blocks) for blocks in networks]
 
     def block_ms(self, block: Block) -> float:
-        """What `block` adds to the sum that `correct` takes: its median and its share of the correction, in ms."""
-        if block not in self._medians_ms:
+        """What `block` adds to the sum that `correct` takes: its latency and its share of the correction, in ms."""
+        if block not in self._latencies_ms:
             self._check([block])
-        return self._medians_ms[block] + self.correction.block_overhead_ms
+        return self._latencies_ms[block] + self.correction.block_overhead_ms
 
     def correct(self, sums: FloatArray) -> FloatArray:
         """Sums of `block_ms` over a network's blocks, any shape -> latencies in ms, the same shape."""
         return self.correction.constant_ms + self.correction.slope * np.asarray(sums, dtype=np.float64)
 
     def _predict(self, blocks: Sequence[Block]) -> Prediction:
-        missing = tuple(dict.fromkeys(block for block in blocks if block not in self._medians_ms))
-        total_ms = sum(self.block_ms(block) for block in blocks if block in self._medians_ms)
+        missing = tuple(dict.fromkeys(block for block in blocks if block not in self._latencies_ms))
+        total_ms = sum(self.block_ms(block) for block in blocks if block in self._latencies_ms)
         mean_ms = float(self.correct(np.array(total_ms)))
         return Prediction(mean_ms, abs(mean_ms) * self.correction.relative_std, missing)
 
     def _check(self, blocks: Sequence[Block]) -> None:
         distinct = list(dict.fromkeys(blocks))
-        missing = [block for block in distinct if block not in self._medians_ms]
+        missing = [block for block in distinct if block not in self._latencies_ms]
         if not missing:
             return
         failed = [block for block in missing if block in self._failures]
@@ -124,9 +125,9 @@ class CorrectedSum:
         )
 
 
-def for_table(table: LatencyTable) -> CorrectedSum:
+def for_table(table: LatencyTable, *, statistic: Statistic) -> CorrectedSum:
     """The corrected sum over what `table` holds now, not yet fitted."""
-    return CorrectedSum(table.medians_ms(), device=table.device.name, failures=table.failures())
+    return CorrectedSum(table.latencies_ms(statistic), device=table.device.name, failures=table.failures())
 
 
 def _affordable(n: int) -> list[Form]:

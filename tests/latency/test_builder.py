@@ -35,7 +35,7 @@ def _build(table: LatencyTable, blocks: list[Block], **changes: object) -> objec
 
 def test_every_block_gets_its_own_latency(table: LatencyTable) -> None:
     _build(table, BLOCKS)
-    assert table.medians_ms() == {conv_block(c): float(c) for c in (1, 2, 3, 4, 5)}
+    assert table.latencies_ms() == {conv_block(c): float(c) for c in (1, 2, 3, 4, 5)}
 
 
 def test_a_block_asked_for_twice_is_compiled_once(table: LatencyTable) -> None:
@@ -58,7 +58,7 @@ def test_what_does_not_compile_or_run_becomes_a_row_and_the_rest_goes_on(table: 
     failures = table.failures()
     assert failures[conv_block(2)].startswith("did not compile: cannot compile test.conv(channels=2)")
     assert failures[conv_block(4)] == "did not run: 1-4-4-4.so hangs"
-    assert set(table.medians_ms()) == {conv_block(1), conv_block(3), conv_block(5)}
+    assert set(table.latencies_ms()) == {conv_block(1), conv_block(3), conv_block(5)}
     assert (report.tried, report.failed, report.added) == (5, 2, 5)
 
 
@@ -126,6 +126,8 @@ def test_networks_are_measured_whole_and_once(table: LatencyTable) -> None:
     assert [row.label for row in rows] == ["net 1", "net 2", "net 3"]
     assert [row.evidence.result.latency_ms for row in rows] == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
     assert rows[0].blocks == (conv_block(1), conv_block(2))
+    assert table.measured("fit", statistic="quiet")[1] == ((conv_block(2), conv_block(3)), 2.0)
+    assert table.measured("check") == []
 
 
 def test_a_network_that_fitted_cannot_check(table: LatencyTable) -> None:

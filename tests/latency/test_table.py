@@ -65,13 +65,13 @@ def test_what_was_added_is_read_again_by_another_process(path: Path, table: Late
 
 def test_a_table_is_opened_by_url_too(path: Path, table: LatencyTable) -> None:
     _add(table, _row(8, 1.0))
-    assert LatencyTable.open(f"sqlite:///{path}").medians_ms() == {conv_block(8): 1.0}
+    assert LatencyTable.open(f"sqlite:///{path}").latencies_ms() == {conv_block(8): 1.0}
 
 
 def test_a_block_is_measured_once(table: LatencyTable) -> None:
     assert _add(table, _row(8, 1.0)) == 1
     assert _add(table, _row(8, 9.0), _row(16, 2.0)) == 1
-    assert table.medians_ms() == {conv_block(8): 1.0, conv_block(16): 2.0}
+    assert table.latencies_ms() == {conv_block(8): 1.0, conv_block(16): 2.0}
 
 
 def test_a_missing_block_is_an_error_not_a_zero(table: LatencyTable) -> None:
@@ -82,7 +82,7 @@ def test_a_missing_block_is_an_error_not_a_zero(table: LatencyTable) -> None:
 def test_a_failed_block_has_a_reason_and_no_latency(table: LatencyTable) -> None:
     _add(table, _failed(8), _row(16, 2.0))
     assert table.failures() == {conv_block(8): "did not compile: too small"}
-    assert table.medians_ms() == {conv_block(16): 2.0}
+    assert table.latencies_ms() == {conv_block(16): 2.0}
     with pytest.raises(LookupError, match="tried on 'toy' and failed: did not compile: too small"):
         table.measurement(conv_block(8))
 
@@ -115,7 +115,7 @@ def test_one_database_holds_many_devices(path: Path) -> None:
     _add(first, _row(8, 1.0))
     assert second.missing([conv_block(8)]) == [conv_block(8)]
     _add(second, _row(8, 2.0))
-    assert LatencyTable.open(path, device="other").medians_ms() == {conv_block(8): 2.0}
+    assert LatencyTable.open(path, device="other").latencies_ms() == {conv_block(8): 2.0}
     with pytest.raises(DeviceError, match="tables of other, toy: name one"):
         LatencyTable.open(path)
     with pytest.raises(DeviceError, match="'third' is not among them"):
@@ -224,7 +224,7 @@ def test_a_table_in_a_folder_that_cannot_be_written_can_be_read(
     table.close()
     monkeypatch.setattr("os.access", lambda path, mode: False)
     read = LatencyTable.open(path)
-    assert read.medians_ms() == {conv_block(8): 1.0}
+    assert read.latencies_ms() == {conv_block(8): 1.0}
     with pytest.raises(TableError, match="name a folder you may write to"):
         _add(read, _row(16, 1.0))
 
