@@ -41,6 +41,7 @@ class _Value:
 
 def channels_last(module: Any, machine: Machine) -> Any:
     """The relax module with its `main` rewritten; one that is no straight-line code comes back as it is."""
+    import tvm
     from tvm import relax
 
     main = module["main"]
@@ -50,7 +51,8 @@ def channels_last(module: Any, machine: Machine) -> Any:
     straight = all(isinstance(b, relax.VarBinding) and not isinstance(b.value, branches) for b in bindings)
     if not straight or not _static(main):
         return module
-    builder = relax.BlockBuilder()
+    others = {name: function for name, function in module.functions.items() if str(name.name_hint) != "main"}
+    builder = relax.BlockBuilder(tvm.IRModule(others))
     rewriter = _Rewriter(builder, machine)
     params = [relax.Var(p.name, p.ty) for p in main.params]
     with builder.function("main", params, attrs=dict(main.attrs) if main.attrs else None):
@@ -168,7 +170,7 @@ class _Rewriter:
     def _te(self, kernel: Callable[..., Any], shape: tuple[int, ...], *args: Any) -> _Value:
         exprs = [_const(a) if isinstance(a, np.ndarray) else a for a in args]
         name = kernel.func.__name__ if isinstance(kernel, partial) else kernel.__name__
-        return _Value(shape, self.builder.emit_te(kernel, *exprs, primfunc_name_hint=name), last=True)
+        return _Value(shape, self.builder.emit_te(kernel, *exprs, primfunc_name_hint=f"last_{name}"), last=True)
 
     def _plain(self, value: _Value) -> Expr:
         if not value.last:

@@ -1,7 +1,8 @@
 """The operators of a convolutional network with channels last, as TE expressions that the schedule knows by name.
 
 Activations are (batch, height, width, channels) or (batch, channels), their channels padded to whole vectors:
-padded outputs come from zero weights, and no real output reads a padded input.
+padded outputs come from zero weights, and no real output reads a padded input. The names that the schedule and
+the fusion know them by begin with `last_`, which no operator of TVM's own does.
 """
 
 from __future__ import annotations
@@ -66,14 +67,14 @@ def pointwise(x: Tensor, weights: Tensor, *, channels: int, last: bool) -> Tenso
         return te.compute(
             (x.shape[0], tiles * tile),
             lambda n, o: te.sum(x[n, k] * weights[o // tile, k, o % tile], axis=k),
-            name="pointwise",
+            name="last_pointwise",
         )
     batch, height, width = _extents(x, last)
     read = _reader(x, last)
     return te.compute(
         (batch, height, width, tiles * tile),
         lambda n, y, x_, o: te.sum(read(n, y, x_, k) * weights[o // tile, k, o % tile], axis=k),
-        name="pointwise",
+        name="last_pointwise",
     )
 
 
@@ -95,7 +96,7 @@ def conv(x: Tensor, weights: Tensor, *, channels: int, window: Window, last: boo
             read(n, y * sy + ky * dy, x_ * sx + kx * dx, k) * weights[o // tile, ky, kx, k, o % tile],
             axis=[ky, kx, k],
         ),
-        name="conv",
+        name="last_conv",
     )
 
 
@@ -114,7 +115,7 @@ def depthwise(x: Tensor, weights: Tensor, *, window: Window) -> Tensor:
         lambda n, y, x_, c: te.sum(
             padded[n, y * sy + ky * dy, x_ * sx + kx * dx, c] * weights[ky, kx, c], axis=[ky, kx]
         ),
-        name="depthwise",
+        name="last_depthwise",
     )
 
 
@@ -127,7 +128,7 @@ def pool(x: Tensor, *, keep: bool) -> Tensor:
     x_ = te.reduce_axis((0, width), name="x")
     channels = x.shape[3]
     shape = (batch, 1, 1, channels) if keep else (batch, channels)
-    total = te.compute(shape, lambda *i: te.sum(x[i[0], y, x_, i[-1]], axis=[y, x_]), name="pool")
+    total = te.compute(shape, lambda *i: te.sum(x[i[0], y, x_, i[-1]], axis=[y, x_]), name="last_pool")
     share = tirx.const(1.0 / (height * width), "float32")
     return te.compute(total.shape, lambda *i: total(*i) * share, name="share")
 
@@ -138,12 +139,12 @@ def enter(x: Tensor, *, padded: int) -> Tensor:
 
     batch, channels, height, width = (int(n) for n in x.shape)
     if padded == channels:
-        return te.compute((batch, height, width, padded), lambda n, i, j, c: x[n, c, i, j], name="enter")
+        return te.compute((batch, height, width, padded), lambda n, i, j, c: x[n, c, i, j], name="last_enter")
     zero = tirx.const(0.0, "float32")
     return te.compute(
         (batch, height, width, padded),
         lambda n, i, j, c: tirx.if_then_else(c < channels, x[n, tirx.min(c, channels - 1), i, j], zero),
-        name="enter",
+        name="last_enter",
     )
 
 
@@ -152,9 +153,9 @@ def leave(x: Tensor, *, channels: int) -> Tensor:
     from tvm import te
 
     if len(x.shape) == 2:
-        return te.compute((x.shape[0], channels), lambda n, c: x[n, c], name="leave")
+        return te.compute((x.shape[0], channels), lambda n, c: x[n, c], name="last_leave")
     batch, height, width = _extents(x, last=True)
-    return te.compute((batch, channels, height, width), lambda n, c, i, j: x[n, i, j, c], name="leave")
+    return te.compute((batch, channels, height, width), lambda n, c, i, j: x[n, i, j, c], name="last_leave")
 
 
 def _extents(x: Tensor, last: bool) -> tuple[int, int, int]:
@@ -183,5 +184,5 @@ def _pad(x: Tensor, window: Window, last: bool) -> Tensor:
 
     tall, wide = height + top + bottom, width + left + right
     if last:
-        return te.compute((batch, tall, wide, channels), inside, name="border")
-    return te.compute((batch, channels, tall, wide), lambda n, c, i, j: inside(n, i, j, c), name="border")
+        return te.compute((batch, tall, wide, channels), inside, name="last_border")
+    return te.compute((batch, channels, tall, wide), lambda n, c, i, j: inside(n, i, j, c), name="last_border")

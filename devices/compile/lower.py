@@ -23,11 +23,11 @@ Module = Any
 
 Schedule = Literal["cpu", "none"]
 
-SCHEDULE_VERSION = "1"  # part of the cache key: change it with every change of the code that is generated
+SCHEDULE_VERSION = "2"  # part of the cache key: change it with every change of the code that is generated
 
 
-# relay's and relax's OpPatternKind: 4 fuses with element-wise consumers, 2 is injective
-PATTERNS = {"pointwise": 4, "conv": 4, "depthwise": 4, "pool": 4, "enter": 2, "leave": 2}
+# relax's OpPatternKind: 2 is injective, 4 fuses with the element-wise operators behind it; the first prefix holds
+PATTERNS = {"last_enter": 2, "last_leave": 2, "last_": 4}
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ def _schedule(module: Module, machine: Machine) -> Lowered:
         try:
             ours = schedule_function(function, machine)
         except Exception as error:  # TVM rejects a loop nest by many types; its plain loops are right all the same
-            fallbacks.append((str(name.name_hint), f"{type(error).__name__}: {error}"))
+            fallbacks.append((str(name.name_hint), f"{type(error).__name__}: {str(error).strip().splitlines()[-1]}"))
             continue
         module.update_func(name, ours.with_attr("tirx.is_scheduled", True))
         scheduled.append(str(name.name_hint))
@@ -153,8 +153,42 @@ def link(lowered: Lowered, target: str, path: Path) -> None:
         [*pipeline.dataflow_lower_passes(tvm_target), *pipeline.finalize_passes(tvm_target)]
     )
     with tvm_target:
-        executable = relax.build(lowered.module, tvm_target, relax_pipeline=passes)
+        executable = relax.build(lowered.module, tvm_target, relax_pipeline=passes, tir_pipeline=_tir_pipeline())
     executable.export_library(str(path), **_linker(target))
+
+
+def _tir_pipeline() -> str:
+    """The name of TVM's own pipeline with the accumulators kept on the stack, from where LLVM moves them to registers.
+
+    Left alone, TVM takes a local buffer from its workspace pool, and each multiply-add goes through memory.
+    """
+    import tvm
+    from tvm.tirx import compilation_pipeline
+
+    name = "hwnas"
+
+    def factory() -> tuple[Any, Any, Any]:
+        first, host, device = tvm.tirx.get_tir_pipeline("default")
+        stack = tvm.tirx.transform.prim_func_pass(_on_stack, opt_level=0)
+        return tvm.transform.Sequential([first, stack]), host, device
+
+    compilation_pipeline.register_tir_pipeline(name, factory)
+    return name
+
+
+def _on_stack(function: Any, module: Module, context: Any) -> Any:
+    import tvm_ffi
+    from tvm import tirx
+
+    del module, context
+
+    def keep(allocation: Any) -> Any:
+        if allocation.buffer.scope() != "local":
+            return allocation
+        annotations = {**allocation.annotations, "disable_lower_builtin": tirx.IntImm("int32", 1)}
+        return tirx.AllocBuffer(allocation.buffer, annotations)
+
+    return function.with_body(tvm_ffi.structural_map(function.body, [(tirx.AllocBuffer, keep)]))
 
 
 def _linker(target: str) -> dict[str, str | Callable[..., None]]:

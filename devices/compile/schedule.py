@@ -30,7 +30,7 @@ def schedule_function(function: Any, machine: Machine) -> Any:
 
     sch = s_tir.Schedule(function)
     root = sch.get_sblock("root")
-    _inline(sch, root)
+    transposed = _inline(sch, root)
     done: set[str] = set()
     for block in [b for b in sch.get_child_blocks(root) if _is_reduction(sch, b)]:
         name = sch.get(block).name_hint
@@ -40,27 +40,34 @@ def schedule_function(function: Any, machine: Machine) -> Any:
             done.add(sch.get(stage.final).name_hint)
             rule(sch, stage, machine)
     for block in sch.get_child_blocks(root):
-        if sch.get(block).name_hint not in done and not _is_reduction(sch, block):
-            _elementwise(sch, block, machine)
+        name = sch.get(block).name_hint
+        if name not in done and not name.startswith("last_border") and not _is_reduction(sch, block):
+            rule_of_rest = _transpose if transposed else _elementwise
+            rule_of_rest(sch, block, machine)
     return sch.mod["main"]
 
 
-def _inline(sch: Schedule, root: Block) -> None:
-    """Compute every element-wise block where it is read; a border stays, because a window reads it many times."""
+def _inline(sch: Schedule, root: Block) -> bool:
+    """Compute every element-wise block where it is read, and say whether one of them moves the channels.
+
+    A border stays, because a window reads it many times.
+    """
+    names = [str(sch.get(block).name_hint) for block in sch.get_child_blocks(root)]
     for block in sch.get_child_blocks(root):
         consumers = sch.get_consumers(block)
-        if _is_reduction(sch, block) or not consumers or sch.get(block).name_hint.startswith("border"):
+        if _is_reduction(sch, block) or not consumers or sch.get(block).name_hint.startswith("last_border"):
             continue
         if any(_is_reduction(sch, c) for c in consumers):
             continue
         sch.compute_inline(block)
+    return any(name.startswith(("last_enter", "last_leave")) for name in names)
 
 
 def _stage(sch: Schedule, block: Block) -> Stage:
     consumers = list(sch.get_consumers(block))
     if len(consumers) == 1 and not _is_reduction(sch, consumers[0]):
         final = consumers[0]
-        if _written(sch, block) == _written(sch, final) and not sch.get(final).name_hint.startswith("leave"):
+        if _written(sch, block) == _written(sch, final) and not sch.get(final).name_hint.startswith("last_leave"):
             sch.set_scope(block, 0, "local")
             return Stage(block, final)
     final = sch.cache_write(block, 0, "local")
@@ -97,7 +104,7 @@ def _depthwise(sch: Schedule, stage: Stage, machine: Machine) -> None:
     tall, wide = (int(e) for e in sch.get(stage.block).reads[0].source.shape[1:3])
     stride = (tall - kernel) // (height - 1) if height > 1 else 1
     band = machine.plane_tile(height, row_bytes=wide * machine.lanes * 4, stride=stride, kernel=kernel)
-    rows, along = machine.patch(band, width, machine.lanes)
+    rows, along = machine.window_patch(band, width, kernel=kernel, stride=stride)
     c_out, c_in = sch.split(c, [None, machine.lanes])
     y_band, y_out, y_in = sch.split(y, [None, band // rows, rows])
     x_out, x_in = sch.split(x, [None, along])
@@ -133,7 +140,7 @@ def _accumulate(sch: Schedule, stage: Stage, at: Loop, machine: Machine) -> None
     sch.reorder(*reduced, *kept)
     _spread(sch, kept, machine)
     sch.decompose_reduction(stage.block, reduced[0])
-    if sch.get(stage.block).name_hint.startswith("depthwise"):
+    if sch.get(stage.block).name_hint.startswith("last_depthwise"):
         sch.unroll(reduced[1])  # a row of the window is straight code
 
 
@@ -146,23 +153,33 @@ def _spread(sch: Schedule, loops: list[Loop], machine: Machine) -> None:
     sch.vectorize(lanes)
 
 
-def _elementwise(sch: Schedule, block: Block, machine: Machine) -> None:
-    """Vectors along the last axis where it holds whole ones, along the whole tensor where its end does not matter."""
+def _transpose(sch: Schedule, block: Block, machine: Machine) -> None:
+    """Channels to the front or to the back: a run of points of every channel, so that both sides stay in cache."""
     loops = sch.get_loops(block)
-    if not loops:
+    if len(loops) != 4:
+        _elementwise(sch, block, machine)
         return
-    if _extent(sch, loops[-1]) % machine.lanes:
-        loops = [sch.fuse(*loops)]
-    extent = _extent(sch, loops[-1])
-    lanes = [d for d in divisors(extent, machine.lanes) if d == machine.lanes or d & (d - 1) == 0][-1]
-    if lanes == 1:
-        return
-    _, inner = sch.split(loops[-1], [None, lanes])
-    sch.vectorize(inner)
+    if sch.get(block).name_hint.startswith("last_enter"):
+        n, *points, c = loops
+        sch.reorder(c, *points)
+    else:
+        n, c, *points = loops
+    fused = sch.fuse(*points)
+    # 64 points: 9 us for 24x24x24, against 15 us with 16 and the same with 256
+    outer, inner = sch.split(fused, [None, divisors(_extent(sch, fused), 64)[-1]])
+    sch.reorder(n, outer, c, inner)
+
+
+def _elementwise(sch: Schedule, block: Block, machine: Machine) -> None:
+    """Vectors along the last axis where it holds whole ones; the compiler's own vectors elsewhere."""
+    loops = sch.get_loops(block)
+    if loops and _extent(sch, loops[-1]) % machine.lanes == 0:
+        _, lanes = sch.split(loops[-1], [None, machine.lanes])
+        sch.vectorize(lanes)
 
 
 def _border(sch: Schedule, block: Block) -> Block | None:
-    return next((p for p in sch.get_producers(block) if sch.get(p).name_hint.startswith("border")), None)
+    return next((p for p in sch.get_producers(block) if sch.get(p).name_hint.startswith("last_border")), None)
 
 
 def _written(sch: Schedule, block: Block) -> list[int]:
@@ -182,8 +199,8 @@ def _is_reduction(sch: Schedule, block: Block) -> bool:
 
 
 RULES: dict[str, Callable[[Schedule, Stage, Machine], None]] = {
-    "pointwise": _product,
-    "conv": _product,
-    "depthwise": _depthwise,
-    "pool": _pool,
+    "last_pointwise": _product,
+    "last_conv": _product,
+    "last_depthwise": _depthwise,
+    "last_pool": _pool,
 }

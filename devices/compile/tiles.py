@@ -6,9 +6,8 @@ from dataclasses import dataclass
 
 from hwnas.devices.compile.target import vector_lanes, vector_registers
 
-# A kernel's inputs are re-read from the first-level data cache; half of 48 KiB (32 KiB on a Cortex-A72) leaves room
-# for the output and for what the prefetcher brings.
-_L1_SHARE_BYTES = 16 * 1024
+# What a band of a padded input may take of the first-level data cache, 32 KiB on the smallest cores in mind.
+_L1_SHARE_BYTES = 24 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +53,19 @@ class Machine:
         """How many points a patch holds."""
         rows, along = self.patch(height, width, columns)
         return rows * along
+
+    def window_patch(self, height: int, width: int, *, kernel: int, stride: int) -> tuple[int, int]:
+        """(rows, points a row) of a depthwise convolution's output whose sums and inputs fit in registers.
+
+        The compiler loads every input of a row of the window once: beside the sums lie as many inputs.
+        """
+        rows_of_points = [(1, d) for d in divisors(width, width)] + [(d, width) for d in divisors(height, height)]
+
+        def held(rows: int, along: int) -> int:
+            return rows * along + rows * ((along - 1) * stride + kernel) + 1
+
+        fitting = [(r, a) for r, a in rows_of_points if held(r, a) <= self.registers]
+        return max(fitting, key=lambda patch: patch[0] * patch[1], default=(1, 1))
 
     def plane_tile(self, height: int, *, row_bytes: int, stride: int, kernel: int) -> int:
         """Rows of output, a divisor of `height`, whose padded input stays in the first-level cache."""
