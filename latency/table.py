@@ -116,6 +116,8 @@ class LatencyTable:
         """
         self.check_same_device(fingerprint, protocol)
         rows = list(rows)
+        if not rows:
+            return 0
         visit = {
             "table_id": self._id,
             "fingerprint": compact(fingerprint.to_json()),

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import psutil
 import pytest
 
 from hwnas.devices import Device, DeviceError, Measurement, Protocol, RunFailure, noise_floor, open_runner
+from hwnas.devices.runners import _timing
 from hwnas.devices.runners.local import LocalRunner
 from tests.devices import artefacts
 from tests.devices.runner_contract import SHORT, RunnerContract
@@ -140,7 +142,8 @@ def test_a_runner_that_lost_its_process_starts_another(library: Path) -> None:
 def test_the_timing_process_dies_with_a_killed_parent(library: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hwnas.devices import Device, Protocol\nfrom hwnas.devices.runners.local import LocalRunner\n"
+        "from hwnas.devices import Device, Protocol\nfrom hwnas.devices.runners import _timing
+from hwnas.devices.runners.local import LocalRunner\n"
         "runner = LocalRunner(Device('host', '{}'))\n"
         f"runner.time([Path({str(library)!r})], Protocol(rounds=1, repeats=1))\n"
         "print('timed', flush=True)\nsys.stdin.read()\n"
@@ -152,6 +155,19 @@ def test_the_timing_process_dies_with_a_killed_parent(library: Path) -> None:
     os.kill(parent.pid, signal.SIGKILL)
     parent.communicate()
     child.wait(timeout=30)  # raises TimeoutExpired if it lives on
+
+
+@pytest.mark.skipif(platform.machine() not in ("x86_64", "aarch64"), reason="other processors are left as they are")
+def test_denormals_are_flushed_to_zero() -> None:
+    code = (
+        "import numpy as np, runpy\n"
+        f"timing = runpy.run_path({str(_timing.__file__)!r})\n"
+        "tiny = np.full(64, 1e-38, np.float32)\n"
+        "assert (tiny * np.float32(0.01)).all()\n"
+        "timing['flush_denormals']()\n"
+        "assert not (tiny * np.float32(0.01)).any()\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_noise_is_a_share_of_the_latency(shared_runner: LocalRunner, library: Path) -> None:
