@@ -142,8 +142,7 @@ def test_a_runner_that_lost_its_process_starts_another(library: Path) -> None:
 def test_the_timing_process_dies_with_a_killed_parent(library: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\n"
-        "from hwnas.devices import Device, Protocol\nfrom hwnas.devices.runners import _timing
-from hwnas.devices.runners.local import LocalRunner\n"
+        "from hwnas.devices import Device, Protocol\nfrom hwnas.devices.runners.local import LocalRunner\n"
         "runner = LocalRunner(Device('host', '{}'))\n"
         f"runner.time([Path({str(library)!r})], Protocol(rounds=1, repeats=1))\n"
         "print('timed', flush=True)\nsys.stdin.read()\n"
