@@ -63,7 +63,7 @@ class Genome:
         then the place of each option from Binomial(choices - 1, u). With uniform u every gene is still uniform over
         its choices (a beta-binomial of 1, 1), but rows spread over the whole range, since options are listed from
         small to large. As the start of NSGA-II it reaches after 500 candidates the hypervolume that an independent
-        start has not reached after 2,000 (benchmarks/search_loop.py: 0.831 and 0.824 on OFA-MobileNetV3).
+        start has not reached after 2,000 (benchmarks/search_loop.py: 0.831 and 0.825 on OFA-MobileNetV3).
         """
         places = rng.binomial(self.counts - 1, rng.random((n, 1)))
         return self.choices[np.arange(len(self.counts)), places]
@@ -256,11 +256,11 @@ def crossover(genome: Genome, A: IntArray, B: IntArray, rng: np.random.Generator
     return genome.canonical(np.concatenate([np.where(both, first, told), np.where(both, second, told)]))
 
 
-def mutate(genome: Genome, X: IntArray, rng: np.random.Generator, *, probability: float | None = None) -> IntArray:
+def mutate(genome: Genome, X: IntArray, rng: np.random.Generator, *, changes: float = 1.0) -> IntArray:
     """Canonical rows with each gene that is on and has a choice moved to another of its choices.
 
-    `probability` a gene is by default 1 / the number of such genes in its row: one change a row is expected.
-    A gene that a change switches on is drawn.
+    `changes` are expected a row: each such gene moves with probability changes / number of them in its row. A gene
+    that a change switches on is drawn.
     """
     free = (genome.counts > 1)[None]
     if genome.levels:
@@ -269,7 +269,7 @@ def mutate(genome: Genome, X: IntArray, rng: np.random.Generator, *, probability
         mutated = np.where(on, X, genome.draw(len(X), rng))
     else:
         mutated = X.copy()
-    chance = free / np.maximum(free.sum(1, keepdims=True), 1) if probability is None else free * probability
+    chance = free * changes / np.maximum(free.sum(1, keepdims=True), 1)
     # of the flat array: nonzero of the 2-D one takes twice the time of all else here
     rows, columns = divmod(np.flatnonzero(rng.random(X.shape, dtype=np.float32) < chance), X.shape[1])
     place = genome.places[columns, X[rows, columns]] + rng.integers(1, genome.counts[columns])

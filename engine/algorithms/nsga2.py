@@ -13,11 +13,15 @@ from hwnas.engine.operators import Asked, Genome, constrained_rank, crossover, c
 # Five matings that leave rows missing have used up most of what this population can breed.
 MATINGS = 5
 
+# Genes expected to mutate in a row. One gives less hypervolume after 2,000 candidates: 0.846, not 0.848, on
+# OFA-MobileNetV3 (8 seeds, standard deviation 0.001), 0.782, not 0.786, on 40 additive genes (20 seeds, 0.003).
+CHANGES = 0.5
+
 
 class Nsga2:
     """NSGA-II with constraint domination (Deb, Pratap, Agarwal, Meyarivan, IEEE TEC 6(2), 2002), no duplicates.
 
-    Uniform crossover and a mutation of one gene a row on average. Any number of objectives; above three, fronts
+    Uniform crossover, and half a mutated gene a row on average. Any number of objectives; above three, fronts
     hold nearly everybody and the search leans on crowding alone.
     """
 
@@ -36,8 +40,8 @@ class Nsga2:
         for _ in range(MATINGS):
             if missing == 0:
                 break
-            # an eighth more than is missing: about one child in fifty is a repeat, and a mating costs more than rows
-            rows.append(self._asked.new(self._candidates(missing + missing // 8 + 1), at_most=missing))
+            # a few more than are missing: one child in a hundred is a repeat, and a second mating costs more than rows
+            rows.append(self._asked.new(self._candidates(missing + missing // 20 + 1), at_most=missing))
             missing -= len(rows[-1])
         return np.concatenate([*rows, self._asked.fresh(missing)])
 
@@ -88,7 +92,7 @@ class Nsga2:
         pairs = -(-n // 2)
         chosen = tournament(parents.rank, parents.distance, 2 * pairs, self._rng)
         children = crossover(self._genome, parents.X[chosen[:pairs]], parents.X[chosen[pairs:]], self._rng)
-        return mutate(self._genome, children, self._rng)
+        return mutate(self._genome, children, self._rng, changes=CHANGES)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,263 @@
+"""The search loop alone: our NSGA-II beside pymoo's, in candidates a CPU-second and in hypervolume reached.
+
+    python benchmarks/search_loop.py
+
+Speed: 40 genes of 6 options, population 100, three objectives that are sums of table entries (a few gathers for the
+whole population, the same function for all). The contestants run one after another in every repeat, on CPU time.
+Quality: hypervolume of all that was evaluated after equal numbers of candidates; "independent start" is ours from the
+start that pymoo has, to tell the start's part from the loop's. Exits with 1 if we are not FLOOR times as fast as the
+faster pymoo configuration, or reach less hypervolume.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")  # CPU time of one thread is what is compared
+
+import numpy as np
+from pymoo.algorithms.moo.nsga2 import NSGA2
+from pymoo.core.problem import Problem
+from pymoo.operators.crossover.sbx import SBX
+from pymoo.operators.crossover.ux import UX
+from pymoo.operators.mutation.pm import PM
+from pymoo.operators.repair.rounding import RoundingRepair
+from pymoo.operators.sampling.rnd import IntegerRandomSampling
+from rich.console import Console
+from rich.table import Table
+
+from hwnas.engine.algorithms import make
+from hwnas.engine.architecture import FloatArray, Gene, IntArray, sample
+from hwnas.engine.front import normalised_hypervolume
+
+FLOOR = 3.0
+POPULATION, GENERATIONS, REPEATS, SEEDS = 100, 100, 5, 3
+CHECKPOINTS = (500, 1000, 2000)  # candidates at which quality is compared
+QUALITY_SEEDS = 10
+SURROGATE = Path(__file__).resolve().parents[2] / "shared" / "data" / "ofa_surrogate.py"
+
+Costs = Callable[[IntArray], FloatArray]
+Run = Callable[[tuple[Gene, ...], Costs, int, int], None]
+Problem2 = tuple[str, tuple[Gene, ...], Costs, tuple[float, float], tuple[float, float]]  # with ideal and reference
+
+
+# ---- contestants ----------------------------------------------------------------------------------------------------
+
+
+def ours(genes: tuple[Gene, ...], costs: Costs, candidates: int, seed: int, *, initial: IntArray | None = None) -> None:
+    """Ask and tell until `candidates` were evaluated."""
+    algorithm = make("nsga2", genes, population=POPULATION, rng=np.random.default_rng(seed), initial=initial)
+    done = 0
+    while done < candidates:
+        X = algorithm.ask()
+        algorithm.tell(X, costs(X), np.zeros(len(X)))
+        done += len(X)
+
+
+def independent_start(genes: tuple[Gene, ...], costs: Costs, candidates: int, seed: int) -> None:
+    """Ours, from genes drawn independently of each other."""
+    initial = sample(genes, POPULATION, np.random.default_rng(seed + 1000))
+    ours(genes, costs, candidates, seed, initial=initial)
+
+
+def pymoo_with(crossover: Any) -> Run:
+    """pymoo's NSGA2 over integers with its own sampling, mutation, repair and duplicate elimination."""
+
+    def run(genes: tuple[Gene, ...], costs: Costs, candidates: int, seed: int) -> None:
+        class Sums(Problem):  # type: ignore[misc]  # pymoo ships no types
+            def __init__(self) -> None:
+                upper = [len(gene.options) - 1 for gene in genes]
+                objectives = costs(np.zeros((1, len(genes)), dtype=np.int64)).shape[1]
+                super().__init__(n_var=len(genes), n_obj=objectives, xl=0, xu=np.array(upper), vtype=int)
+
+            def _evaluate(self, X: IntArray, out: dict[str, Any], *args: Any, **kwargs: Any) -> None:  # noqa: ARG002
+                out["F"] = costs(np.asarray(X, dtype=np.int64))
+
+        algorithm = NSGA2(
+            pop_size=POPULATION,
+            sampling=IntegerRandomSampling(),
+            crossover=crossover(),
+            mutation=PM(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair()),
+        )
+        algorithm.setup(Sums(), termination=("n_eval", candidates), seed=seed, verbose=False)
+        while algorithm.has_next():
+            algorithm.next()
+
+    return run
+
+
+PYMOO = {
+    "pymoo SBX + PM": pymoo_with(lambda: SBX(prob=1.0, eta=3.0, vtype=float, repair=RoundingRepair())),
+    "pymoo UX + PM": pymoo_with(UX),
+}
+
+
+# ---- speed ----------------------------------------------------------------------------------------------------------
+
+
+def table_sums(genes: tuple[Gene, ...], objectives: int) -> Costs:
+    tables = np.random.default_rng(0).random((objectives, len(genes), max(len(gene.options) for gene in genes)))
+    columns = np.arange(len(genes))
+    return lambda X: np.stack([table[columns, X].sum(1) for table in tables], axis=1)
+
+
+def speeds() -> dict[str, list[float]]:
+    """Candidates a CPU-second of each contestant, one figure a repeat and seed."""
+    genes = tuple(Gene(f"g{i}", tuple(range(6))) for i in range(40))
+    costs = table_sums(genes, 3)
+    candidates = POPULATION * GENERATIONS
+    contestants: dict[str, Run] = {"hwnas": ours, **PYMOO}
+    for run in contestants.values():
+        run(genes, costs, 10 * POPULATION, 0)  # imports and first calls are not the loop
+    figures: dict[str, list[float]] = {name: [] for name in contestants}
+    for _ in range(REPEATS):
+        for seed in range(SEEDS):
+            for name, run in contestants.items():
+                start = time.process_time()
+                run(genes, costs, candidates, seed)
+                figures[name].append(candidates / (time.process_time() - start))
+    return figures
+
+
+# ---- quality --------------------------------------------------------------------------------------------------------
+
+
+def ofa_problem() -> Problem2 | None:
+    """Once-for-All MobileNetV3 on ImageNet by a surrogate fitted to measured subnets: 1 - top-1 and MMACs."""
+    if not SURROGATE.exists():
+        return None
+    spec = importlib.util.spec_from_file_location("ofa_surrogate", SURROGATE)
+    if spec is None or spec.loader is None:
+        return None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    surrogate = module.OfaSurrogate()
+    depths = [Gene(f"s{s}.depth", (2, 3, 4)) for s in range(5)]
+
+    def block_genes(kind: str, options: tuple[int, ...]) -> list[Gene]:
+        deep_enough = {2: frozenset({1, 2}), 3: frozenset({2})}
+        return [
+            Gene(f"s{s}.b{b}.{kind}", options, (f"s{s}.depth", deep_enough[b]) if b in deep_enough else None)
+            for s in range(5)
+            for b in range(4)
+        ]
+
+    def costs(X: IntArray) -> FloatArray:
+        top1, macs, _ = surrogate(X)
+        return np.stack([1 - top1 / 100, macs / 1e6], axis=1)
+
+    genes = (*depths, *block_genes("kernel", (3, 5, 7)), *block_genes("expansion", (3, 4, 6)))
+    # the box of the published curves: 78 % at 100 MMACs down to 65 % at 600 MMACs
+    return "OFA-MobileNetV3 surrogate: top-1 and MACs", genes, costs, (0.22, 100.0), (0.35, 600.0)
+
+
+def synthetic_problem() -> Problem2:
+    """Forty additive genes whose larger options cost more and, with diminishing returns, gain more."""
+    rng = np.random.default_rng(1)
+    genes = tuple(Gene(f"g{i}", tuple(range(6))) for i in range(40))
+    price = np.cumsum(rng.random((40, 6)), axis=1)
+    gain = np.cumsum(rng.random((40, 6)) * 0.7 ** np.arange(6), axis=1)
+    columns = np.arange(40)
+
+    def costs(X: IntArray) -> FloatArray:
+        return np.stack([1 - gain[columns, X].sum(1) / gain.max(1).sum(), price[columns, X].sum(1)], axis=1)
+
+    smallest, largest = float(price.min(1).sum()), float(price.max(1).sum())
+    return "additive, 40 genes of 6 options", genes, costs, (0.0, smallest), (1.0, largest)
+
+
+def hypervolumes() -> dict[str, dict[str, dict[int, list[float]]]]:
+    """Problem -> contestant -> candidates -> normalised hypervolume of all that was evaluated, a figure a seed."""
+    problems = [problem for problem in (ofa_problem(), synthetic_problem()) if problem is not None]
+    contestants: dict[str, Run] = {"hwnas": ours, "hwnas, independent start": independent_start, **PYMOO}
+    results: dict[str, dict[str, dict[int, list[float]]]] = {}
+    for title, genes, costs, ideal, reference in problems:
+        by_name: dict[str, dict[int, list[float]]] = {name: {n: [] for n in CHECKPOINTS} for name in contestants}
+        for seed in range(QUALITY_SEEDS):
+            for name, run in contestants.items():
+                told: list[FloatArray] = []
+
+                def noted(X: IntArray, costs: Costs = costs, told: list[FloatArray] = told) -> FloatArray:
+                    F = costs(X)
+                    told.append(F)
+                    return F
+
+                run(genes, noted, max(CHECKPOINTS), seed)
+                F = np.concatenate([f for f in told if len(f) > 1])  # pymoo_with probes with one row
+                for n in CHECKPOINTS:
+                    by_name[name][n].append(normalised_hypervolume(F[:n], ideal=ideal, reference=reference))
+        results[title] = by_name
+    return results
+
+
+# ---- verdict --------------------------------------------------------------------------------------------------------
+
+
+def main() -> int:
+    speed = speeds()
+    quality = hypervolumes()
+    ratios = {name: median(a / b for a, b in zip(speed["hwnas"], speed[name], strict=True)) for name in PYMOO}
+    ratio = min(ratios.values())
+    rows = [
+        [name, f"{median(v):,.0f}", f"{min(v):,.0f} to {max(v):,.0f}", f"{ratios[name]:.1f}" if name in ratios else ""]
+        for name, v in speed.items()
+    ]
+    title = f"candidates a CPU-second: 40 x 6, population {POPULATION}, {GENERATIONS} generations, 3 objectives"
+    show(title, ["", "median", "spread", "we are x times as fast"], rows)
+    worse = []
+    for problem, by_name in quality.items():
+        rows = [
+            [name, *(f"{np.mean(v):.4f} ({min(v):.4f} to {max(v):.4f})" for v in by_candidates.values())]
+            for name, by_candidates in by_name.items()
+        ]
+        show(f"normalised hypervolume, {problem}, {QUALITY_SEEDS} seeds", ["after", *map(str, CHECKPOINTS)], rows)
+        worse += [
+            f"{problem} after {n}: {name}"
+            for name in PYMOO
+            for n in CHECKPOINTS
+            if np.mean(by_name["hwnas"][n]) < np.mean(by_name[name][n])
+        ]
+    if not SURROGATE.exists():
+        print(f"{SURROGATE} is not there: quality was compared on the additive problem only")
+    passed = ratio >= FLOOR and not worse
+    write({"speed": speed, "ratios": ratios, "quality": quality, "passed": passed})
+    print(f"{ratio:.1f} times as fast (at least {FLOOR}); less hypervolume than: {', '.join(worse) or 'none'}")
+    return 0 if passed else 1
+
+
+def show(title: str, head: list[str], rows: list[list[str]]) -> None:
+    table = Table(title=title)
+    for name in head:
+        table.add_column(name, justify="left" if name == head[0] else "right")
+    for row in rows:
+        table.add_row(*row)
+    Console(width=120).print(table)
+
+
+def write(figures: dict[str, Any]) -> None:
+    packages = ("numpy", "pymoo", "moocore")
+    context = {
+        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
+        "python": platform.python_version(),
+        "versions": {name: version(name) for name in packages},
+        "seeds": {"speed": SEEDS, "repeats": REPEATS, "quality": QUALITY_SEEDS},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+    path = Path(__file__).with_name("results") / "search_loop.json"
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({**context, **figures}, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
