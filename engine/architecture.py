@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from itertools import product
 from math import prod
 from typing import Any, Protocol
@@ -167,6 +168,7 @@ def size(genes: Sequence[Gene]) -> int:
         if gene.needs is not None:
             children[gene.needs[0]].append(gene)
 
+    @cache  # or a chain of gates would be walked once for each way through it
     def count(gene: Gene) -> int:
         total = 0
         for option in gene.choices:

@@ -95,10 +95,13 @@ class Genome:
         left = np.array(numbers, dtype=np.int64 if size(self.genes) < 2**62 else object)
         X = np.zeros((len(left), len(self.genes)), dtype=np.int64)
         position = {gene.name: i for i, gene in enumerate(self.genes)}
+        ranges = _ranges(self.genes)
 
         def fill(gene: Gene, number: IntArray, rows: IntArray) -> None:
-            for option, start, stop, children in _ranges(self.genes, gene):
+            for option, start, stop, children in ranges[gene.name]:
                 inside = (number >= start) & (number < stop)
+                if not inside.any():
+                    continue
                 X[rows[inside], position[gene.name]] = option
                 rest = number[inside] - start
                 for child, count in children:
@@ -108,7 +111,7 @@ class Genome:
         everyone = np.arange(len(left))
         for gene in self.genes:
             if gene.needs is None:
-                count = _count(self.genes, gene)
+                count = ranges[gene.name][-1][2]
                 fill(gene, left % count, everyone)
                 left = left // count
         return X
@@ -131,23 +134,18 @@ def _levels(genes: Sequence[Gene], widest: int) -> tuple[tuple[IntArray, IntArra
     return tuple(levels)
 
 
-def _children(genes: Sequence[Gene], gene: Gene, option: int) -> list[Gene]:
-    return [child for child in genes if child.needs and child.needs[0] == gene.name and option in child.needs[1]]
-
-
-def _count(genes: Sequence[Gene], gene: Gene) -> int:
-    """Ways to choose a gene that is on and everything it switches on."""
-    return _ranges(genes, gene)[-1][2]
-
-
-def _ranges(genes: Sequence[Gene], gene: Gene) -> list[tuple[int, int, int, list[tuple[Gene, int]]]]:
-    """For each choice of a gene: its range among the ways to choose, and the genes it switches on with their ways."""
-    ranges, start = [], 0
-    for option in gene.choices.tolist():
-        children = [(child, _count(genes, child)) for child in _children(genes, gene, option)]
-        stop = start + prod(count for _, count in children)
-        ranges.append((option, start, stop, children))
-        start = stop
+def _ranges(genes: Sequence[Gene]) -> dict[str, list[tuple[int, int, int, list[tuple[Gene, int]]]]]:
+    """For each choice of a gene that is on: its range among the ways to choose, what it switches on, with its ways."""
+    ranges: dict[str, list[tuple[int, int, int, list[tuple[Gene, int]]]]] = {}
+    for gene in reversed(genes):  # a gene after the one it needs
+        own, start = [], 0
+        for option in gene.choices.tolist():
+            on = [child for child in genes if child.needs and child.needs[0] == gene.name and option in child.needs[1]]
+            children = [(child, ranges[child.name][-1][2]) for child in on]
+            stop = start + prod(count for _, count in children)
+            own.append((option, start, stop, children))
+            start = stop
+        ranges[gene.name] = own
     return ranges
 
 

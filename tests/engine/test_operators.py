@@ -53,6 +53,14 @@ def test_a_space_beyond_64_bits_has_numbers_too() -> None:
     assert rows_of(genome.decode([6**40 - 1, 7])) == [(5,) * 40, (1, 1, *(0,) * 38)]
 
 
+def test_a_long_chain_of_gates_takes_no_time() -> None:
+    """Once every way through the chain was walked: 3 to the 40."""
+    every_option = frozenset({0, 1, 2})
+    genes = [Gene("g0", (1, 2, 3)), *(Gene(f"g{i}", (1, 2, 3), (f"g{i - 1}", every_option)) for i in range(1, 40))]
+    assert size(genes) == 3**40
+    assert len(set(rows_of(Genome.of(genes).decode([0, 1, 3**40 - 1])))) == 3
+
+
 @given(gene_sets(), seeds)
 def test_checked_rows_are_those_of_the_space(genes: tuple[Gene, ...], seed: int) -> None:
     known, genome = every(genes), Genome.of(genes)
