@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -144,7 +144,7 @@ def candidates(evaluated: Evaluated, n: int) -> list[Architecture]:
 
 def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
     """The predicted front, with the runners-up that verification will look at too."""
-    seen, reached = hypervolume_trace(evaluated)
+    trace = hypervolume_trace(evaluated)
     provenance = {
         **run.provenance(),
         "algorithm": run.config.search.algorithm,
@@ -152,7 +152,7 @@ def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
         "evaluations": len(evaluated),
         "feasible": len(evaluated.feasible),
         "limits": {limit.constraint.name: limit.constraint.upper for limit in problem.limits},
-        "hypervolume_trace": {"evaluations": seen.tolist(), "share": reached.round(6).tolist()},
+        "hypervolume_trace": asdict(trace),
     }
     return Front.of(
         problem.points(run, candidates(evaluated, run.config.verify.candidates)), provenance=provenance

@@ -45,8 +45,8 @@ class DeviceSection(_Section):
     """Which device, and how networks are timed on it."""
 
     name: str = "host"
-    rounds: PositiveInt = 5
-    repeats: PositiveInt = 20
+    rounds: PositiveInt = 20
+    repeats: PositiveInt = 5  # timed calls a round
     workers: PositiveInt | None = None  # compiling processes; all cores if not given
     compile_timeout_s: PositiveFloat = 180
 
@@ -81,8 +81,8 @@ class VerifySection(_Section):
     """How many candidates are compiled whole and measured again."""
 
     candidates: PositiveInt = 24
-    rounds: PositiveInt = 10
-    repeats: PositiveInt = 30
+    rounds: PositiveInt = 40
+    repeats: PositiveInt = 5
 
 
 class _File(_Section):

@@ -71,6 +71,8 @@ class Dataset:
     validation: Split
     test: Split  # for the final verification alone
     digest: str  # of images, labels and split
+    mean: tuple[float, ...]  # of the training images in 0..1, one number a channel
+    std: tuple[float, ...]
 
     @property
     def channels(self) -> int:
@@ -144,7 +146,14 @@ def split(data: LabelledImages, *, validation: float, test: float, limit: int | 
         return Split(torch.from_numpy(images.astype(np.float32)), torch.from_numpy(data.labels[rows[name]]))
 
     return Dataset(
-        data.name, data.classes, part_of("train"), part_of("validation"), part_of("test"), whole.hexdigest()[:16]
+        data.name,
+        data.classes,
+        part_of("train"),
+        part_of("validation"),
+        part_of("test"),
+        whole.hexdigest()[:16],
+        tuple(mean.ravel().tolist()),
+        tuple(std.ravel().tolist()),
     )
 
 

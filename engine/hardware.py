@@ -30,11 +30,11 @@ from hwnas.latency import (
     PredictionQuality,
     build,
     coverage,
-    measure_networks,
     predictor_for,
     split_noise_floor,
 )
 from hwnas.latency.builder import Event
+from hwnas.latency.rows import NetworkRole
 
 
 @dataclass(frozen=True)
@@ -85,28 +85,18 @@ def table_coverage(run: Run, table: LatencyTable) -> Coverage:
 
 
 def build_table(run: Run, bench: Bench, table: LatencyTable, on_event: Callable[[Event], None]) -> BuildReport:
-    """Every block of the space, then the whole networks that correct and check the prediction."""
-    report = build(
+    """Every block of the space, with the whole networks that correct and check the prediction."""
+    fit, check = correction_networks(run)
+    return build(
         table,
         arch.every_block(run.space),
+        fit=fit,
+        check=check,
         compiler=bench.compiler,
         runner=bench.runner,
         protocol=bench.protocol,
         on_event=on_event,
     )
-    fit, check = correction_networks(run)
-    for role, networks in (("fit", fit), ("check", check)):
-        measure_networks(
-            table,
-            networks,
-            role,  # type: ignore[arg-type]  # a literal of the pair above
-            compiler=bench.compiler,
-            runner=bench.runner,
-            protocol=bench.protocol,
-            chunk=8,
-            on_event=on_event,
-        )
-    return report
 
 
 def correction_networks(run: Run) -> tuple[list[Network], list[Network]]:
@@ -147,7 +137,7 @@ class Latency:
         """The predictor over the table, fitted on its "fit" networks."""
         fitted = cast(AdditivePredictor, predictor_for(table, name=predictor))
         failures = table.failures()
-        fitted.fit([(row.blocks, ms) for row, ms in _measured(table, "fit")])
+        fitted.fit([(row.blocks, measured.latency_ms) for row, measured in measured_networks(table, "fit")])
         return cls(space, fitted, failures)
 
     def additive(self) -> AdditiveCost:
@@ -163,18 +153,18 @@ class Latency:
 
 def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
     """Prediction against the "check" networks, which no fit has seen; None where there are none."""
-    checked = _measured(table, "check")
+    checked = measured_networks(table, "check")
     if not checked:
         return None
     predictions = latency.predictor.predict([row.blocks for row, _ in checked])
-    measurements = [row.evidence.result for row, _ in checked if isinstance(row.evidence.result, Measurement)]
     return PredictionQuality.of(
         [prediction.mean_ms for prediction in predictions],
-        [ms for _, ms in checked],
-        noise_floor=split_noise_floor(measurements),
+        [measurement.latency_ms for _, measurement in checked],
+        noise_floor=split_noise_floor([measurement for _, measurement in checked]),
     )
 
 
-def _measured(table: LatencyTable, role: str) -> list[tuple[NetworkRow, float]]:
-    rows = [row for row in table.networks() if row.role == role]
-    return [(row, row.evidence.result.latency_ms) for row in rows if isinstance(row.evidence.result, Measurement)]
+def measured_networks(table: LatencyTable, role: NetworkRole | None = None) -> list[tuple[NetworkRow, Measurement]]:
+    """Whole networks that ran, of one role or of both, with their runs."""
+    rows = table.networks(role)
+    return [(row, row.evidence.result) for row in rows if isinstance(row.evidence.result, Measurement)]

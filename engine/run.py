@@ -68,6 +68,21 @@ class Run:
         """Every candidate of the last search, as JSON."""
         return self.folder / "search.json"
 
+    @property
+    def measurements_path(self) -> Path:
+        """Raw runs of the last verification, as JSON."""
+        return self.folder / "front_runs.json"
+
+    @property
+    def export_folder(self) -> Path:
+        """A folder a point of the verified front."""
+        return self.folder / "export"
+
+    @property
+    def report_path(self) -> Path:
+        """The report, one HTML file."""
+        return self.folder / "report.html"
+
     def begin(self) -> None:
         """Make the folder and keep the configuration in it. Raises RunError where it cannot be written."""
         try:

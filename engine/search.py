@@ -90,17 +90,27 @@ def search(
     return Evaluated(np.concatenate(X), np.concatenate(costs), np.concatenate(violations))
 
 
-def hypervolume_trace(evaluated: Evaluated, *, points: int = 60) -> tuple[IntArray, FloatArray]:
-    """Candidates seen, and the hypervolume they reach as a share of what all of them reach.
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """How the hypervolume grew, as a share of what all candidates reach together."""
 
-    The reference is a tenth of the range behind the worst feasible cost of each objective, so that every candidate
-    but the worst counts.
+    evaluations: tuple[int, ...]
+    share: tuple[float, ...]
+    reference: tuple[float, ...]  # costs, in the order of the objectives
+
+
+def hypervolume_trace(evaluated: Evaluated, *, points: int = 60) -> Trace:
+    """The trace at up to `points` places.
+
+    The reference lies a tenth of the range behind the worst feasible cost of each objective, so that every
+    candidate but the worst counts. Raises ValueError where nothing is feasible.
     """
-    seen = np.unique(np.linspace(1, len(evaluated), min(points, len(evaluated))).astype(np.int64))
     feasible = evaluated.violation <= 0
     if not feasible.any():
-        return seen, np.zeros(len(seen))
+        raise ValueError("no candidate keeps the limits: there is no hypervolume to trace")
+    seen = np.unique(np.linspace(1, len(evaluated), min(points, len(evaluated))).astype(np.int64))
     worst, best = evaluated.costs[feasible].max(0), evaluated.costs[feasible].min(0)
     reference = (worst + 0.1 * np.maximum(worst - best, 1e-12)).tolist()
     reached = np.array([hypervolume(evaluated.costs[:n][feasible[:n]], reference) for n in seen])
-    return seen, reached / max(reached[-1], 1e-300)
+    share = reached / max(reached[-1], 1e-300)
+    return Trace(tuple(seen.tolist()), tuple(share.tolist()), tuple(reference))

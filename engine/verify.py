@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import nn
 
-from hwnas.devices import Measurement, RunFailure
+from hwnas.devices import Measurement, Protocol, RunFailure
 from hwnas.devices.compile import Artefact, CompileJob
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.front import Front, FrontPoint
 from hwnas.engine.hardware import Bench
-from hwnas.engine.run import Run, RunError
+from hwnas.engine.run import Run, RunError, write_text
 
 
 @dataclass(frozen=True)
@@ -60,9 +61,19 @@ def compile_points(
     return libraries, rejected
 
 
+@dataclass(frozen=True, slots=True)
+class Verified:
+    """A front of measured points, with what each measurement stands on."""
+
+    front: Front
+    rejected: tuple[Rejected, ...]
+    libraries: dict[Architecture, Path]
+    measurements: dict[Architecture, Measurement]  # raw runs of every candidate
+
+
 def verify(
     run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int], None] | None = None
-) -> tuple[Front, list[Rejected]]:
+) -> Verified:
     """Measure the front's points and its runners-up whole, interleaved; the front of what was measured.
 
     Order and dominance come from measured latency and test accuracy alone. Raises RunError where nothing ran.
@@ -73,12 +84,13 @@ def verify(
     protocol = replace(bench.protocol, rounds=section.rounds, repeats=section.repeats)
     compiled = [point for point in points if point.architecture in libraries]
     timed = bench.runner.time([libraries[point.architecture] for point in compiled], protocol)
-    verified = []
+    verified, measurements = [], {}
     for point, result in zip(compiled, timed, strict=True):
         if isinstance(result, RunFailure):
             rejected.append(Rejected(point.architecture, str(result)))
             continue
         verified.append(_measured(run, point, result))
+        measurements[point.architecture] = result
     if not verified:
         raise RunError(f"none of {len(points)} candidates ran on {bench.device.name!r}: first, {rejected[0].reason}")
     provenance = {
@@ -89,7 +101,32 @@ def verify(
         "measured": len(verified),
         "rejected": [{"indices": list(r.architecture), "reason": r.reason} for r in rejected],
     }
-    return Front.of(verified, provenance=provenance), rejected
+    return Verified(Front.of(verified, provenance=provenance), tuple(rejected), libraries, measurements)
+
+
+def write_measurements(run: Run, verified: Verified) -> None:
+    """Keep the raw runs beside the front."""
+    rows = [
+        {"indices": list(a), "runs_ms": list(m.runs_ms), "protocol": m.protocol.to_json(), "measured_at": m.measured_at}
+        for a, m in verified.measurements.items()
+    ]
+    write_text(run.measurements_path, json.dumps(rows))
+
+
+def read_measurements(run: Run) -> dict[Architecture, Measurement]:
+    """The raw runs of the last verification; none where there was none. Raises RunError."""
+    path = run.measurements_path
+    if not path.exists():
+        return {}
+    try:
+        return {
+            tuple(row["indices"]): Measurement(
+                tuple(row["runs_ms"]), Protocol.from_json(row["protocol"]), row["measured_at"]
+            )
+            for row in json.loads(path.read_text(encoding="utf-8"))
+        }
+    except (ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{path}: not whole ({error!r}): run `hwnas front verify` again") from error
 
 
 def _measured(run: Run, point: FrontPoint, measurement: Measurement) -> FrontPoint:

@@ -17,6 +17,8 @@ from hwnas.latency.table import LatencyTable
 
 # CPU-seconds to compile a block before this table knows its own: 1.4 to 1.7 for MBConv blocks on a quiet machine
 _COMPILE_CPU_S = 1.6
+# Small blocks and networks of a few ms: 500 of them are timed in about half a minute
+CHUNK = 500
 
 
 # So many first failures in a row tell of the tools, not of the blocks.
@@ -111,21 +113,26 @@ def build(
     table: LatencyTable,
     blocks: Iterable[Block],
     *,
+    fit: Iterable[Network] = (),
+    check: Iterable[Network] = (),
     compiler: JobCompiler,
     runner: Runner,
     protocol: Protocol,
-    chunk: int = 24,
+    chunk: int = CHUNK,
     on_event: Callable[[Event], None] = _ignore,
     clock: Callable[[], float] = perf_counter,
 ) -> BuildReport:
-    """Compile and time the blocks that the table lacks, a chunk a transaction.
+    """Compile and time the blocks that the table lacks, and networks to fit and check a correction; a chunk a commit.
 
-    A block that does not compile or run becomes a row with its error. After a kill, call it again: what was
-    committed stays, the chunk at hand is done again. Nothing is timed while compiling processes are busy.
+    What one chunk holds is timed in one interleaved visit: blocks and networks measured minutes apart on a machine
+    with other work on it do not add up. A block that does not compile or run becomes a row with its error. After a
+    kill, call it again: what was committed stays, what was compiled is found in the compiler's cache. Nothing is
+    timed while compiling processes are busy.
     Raises LookupError for a block whose factory is not installed, before anything is compiled, and BuildError where
     nothing works at all.
     """
     todo = [_Work.of_block(block) for block in dict.fromkeys(blocks)]
+    todo += _network_works(table, fit, "fit") + _network_works(table, check, "check")
     return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
 
 
@@ -137,7 +144,7 @@ def measure_networks(
     compiler: JobCompiler,
     runner: Runner,
     protocol: Protocol,
-    chunk: int = 6,
+    chunk: int = CHUNK,
     on_event: Callable[[Event], None] = _ignore,
     clock: Callable[[], float] = perf_counter,
 ) -> BuildReport:
@@ -145,6 +152,11 @@ def measure_networks(
 
     Raises ValueError for a network that the table holds in the other role: what fitted a correction cannot check it.
     """
+    todo = _network_works(table, networks, role)
+    return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
+
+
+def _network_works(table: LatencyTable, networks: Iterable[Network], role: NetworkRole) -> list[_Work]:
     todo = list({network_key(n.blocks): _Work.of_network(n, role) for n in networks}.values())
     other = {row.key: row.role for row in table.networks() if row.role != role}
     for work in todo:
@@ -153,7 +165,7 @@ def measure_networks(
                 f"{work.label} is in the table as a {other[work.key]!r} network and cannot be {role!r} too: "
                 "choose other networks, what fitted a correction cannot check it"
             )
-    return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
+    return todo
 
 
 @dataclass(frozen=True, slots=True)

@@ -65,8 +65,9 @@ def demo(
         table = stages.build(run, bench, terminal)
         try:
             stages.search(run, table, terminal)
-            front = stages.verify_front(run, bench, terminal)
-            exported = stages.export(run, bench, front, terminal)
+            verified = stages.verify_front(run, bench, terminal)
+            front = verified.front
+            exported = stages.export(run, bench, front, terminal, libraries=verified.libraries)
             report = stages.report(run, table)
         finally:
             table.close()
@@ -173,7 +174,7 @@ def front_verify(config: Config, out: Out = None, as_json: Json = False) -> None
     run = _run(read_config(config), out=out)
     with open_bench(run) as bench:
         stages.check_table(run, bench)
-        front = stages.verify_front(run, bench, Terminal())
+        front = stages.verify_front(run, bench, Terminal()).front
     _show_front(front, as_json, {"front": str(run.front_path)})
 
 

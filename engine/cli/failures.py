@@ -13,6 +13,7 @@ from hwnas.devices import DeviceError
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import ConfigError
 from hwnas.engine.dataset import DataError
+from hwnas.engine.export import ExportError
 from hwnas.engine.journal import JournalError
 from hwnas.engine.run import RunError
 from hwnas.engine.search import Infeasible
@@ -30,6 +31,7 @@ CODES: dict[type[BaseException], int] = {
     JournalError: FAILURE,
     CheckpointError: FAILURE,
     RunError: FAILURE,
+    ExportError: FAILURE,
     LookupError: FAILURE,
     OSError: FAILURE,
     FloatingPointError: FAILURE,

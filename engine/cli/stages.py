@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
@@ -11,8 +12,10 @@ from typing import Any
 from hwnas.devices.compile import Compiler
 from hwnas.devices.runners import open_runner
 from hwnas.engine import architecture as arch
+from hwnas.engine.architecture import Architecture
 from hwnas.engine.candidates import Problem, front_of, search_run
 from hwnas.engine.cli.terminal import Terminal
+from hwnas.engine.deploy import export_front, report_data
 from hwnas.engine.front import Front
 from hwnas.engine.hardware import (
     Bench,
@@ -24,12 +27,13 @@ from hwnas.engine.hardware import (
     quality,
     table_coverage,
 )
+from hwnas.engine.report import write_report
 from hwnas.engine.run import Run
 from hwnas.engine.search import Evaluated
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training.checkpoint import EpochRecord
-from hwnas.engine.verify import verify
-from hwnas.latency import Committed, LatencyTable, PredictionQuality
+from hwnas.engine.verify import Verified, verify, write_measurements
+from hwnas.latency import Compiled, LatencyTable, PredictionQuality
 from hwnas.latency.builder import Event
 
 
@@ -77,11 +81,17 @@ def build(run: Run, bench: Bench, terminal: Terminal) -> LatencyTable:
             f"table: {cover.total} blocks on {bench.device.name} ({bench.fingerprint.soc}), {cover.present} present, "
             f"{len(cover.missing)} to measure in about {cover.estimated_minutes:.1f} minutes, then {networks} networks"
         )
-        with terminal.bar("measuring", total=max(1, len(cover.missing))) as bar:
+        total = len(cover.missing) + networks - len(table.networks())
+        done = failed = 0
+        with terminal.bar("building", total=total) as bar:
 
             def show(event: Event) -> None:
-                if isinstance(event, Committed):
-                    bar.update(event.done, event.total, f"{event.per_minute:.0f} a minute, {event.failed} failed")
+                nonlocal done, failed
+                if isinstance(event, Compiled):
+                    done, failed = done + 1, failed + (event.error is not None)
+                    bar.update(done, total, f"compiled, {failed} failed; to be measured")
+                else:
+                    bar.update(event.done, event.total, f"measured, {event.failed} failed")
 
             build_table(run, bench, table, show)
     for block, reason in list(table.failures().items())[:3]:
@@ -128,21 +138,23 @@ def search(run: Run, table: LatencyTable, terminal: Terminal) -> Front:
     return front
 
 
-def verify_front(run: Run, bench: Bench, terminal: Terminal) -> Front:
+def verify_front(run: Run, bench: Bench, terminal: Terminal) -> Verified:
     """Measure the front again on the device, and write what was measured."""
     before = run.front()
     total = len(before.points) + len(before.dominated)
     with terminal.bar("verifying", total=total) as bar:
-        front, rejected = verify(run, bench, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
-    run.write_front(front)
-    for entry in rejected:
+        verified = verify(run, bench, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
+    write_measurements(run, verified)
+    run.write_front(verified.front)
+    for entry in verified.rejected:
         terminal.say(f"verify: {list(entry.architecture)} is out: {entry.reason}", style="yellow")
-    fastest, slowest = front.points[0].known_latency_ms, front.points[-1].known_latency_ms
+    points = verified.front.points
+    fastest, slowest = points[0].known_latency_ms, points[-1].known_latency_ms
     terminal.say(
-        f"verify: {len(front.points)} of {total} measured candidates are on the front, "
+        f"verify: {len(points)} of {total} measured candidates are on the front, "
         f"{fastest:.3f} to {slowest:.3f} ms (a factor of {slowest / fastest:.1f})"
     )
-    return front
+    return verified
 
 
 def table_of(run: Run) -> LatencyTable:
@@ -171,11 +183,25 @@ def probe(name: str) -> dict[str, Any]:
             runner.close()
 
 
-def export(run: Run, bench: Bench, front: Front, terminal: Terminal) -> list[str]:
+def export(
+    run: Run, bench: Bench, front: Front, terminal: Terminal, *, libraries: Mapping[Architecture, Path] | None = None
+) -> list[str]:
     """Export every point of a verified front; the folders."""
-    return []
+    with terminal.bar("exporting", total=len(front.points)) as bar:
+        records = export_front(run, bench, front, libraries=libraries, on_exported=bar.update)
+    worst = max(max(record.parity.values()) for record in records)
+    terminal.say(f"export: {len(records)} points, every artefact within {worst:.1g} of the supernet's output")
+    return [str(record.folder) for record in records]
 
 
 def report(run: Run, table: LatencyTable) -> Path:
     """Write the report; its path."""
-    return run.folder / "report.html"
+    write_report(report_data(run, table, commands=commands(run)), run.report_path)
+    return run.report_path
+
+
+def commands(run: Run) -> tuple[str, ...]:
+    """What makes the run again."""
+    config = run.folder / "config.toml"
+    stages = ("train", "table build", "search", "front verify", "front export", "report")
+    return tuple(f"hwnas {stage} {config}" for stage in stages)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -57,6 +58,12 @@ class InheritedAccuracy:
     def subnet(self, architecture: Architecture) -> nn.Module:
         """The subnet with BatchNorm recalibrated for it, in evaluation mode."""
         network: nn.Module = self.supernet.subnet(architecture)  # type: ignore[operator]  # a Supernet is a Module
+        return recalibrate(network, self._calibration_batches(architecture))
+
+    def reference(self, architecture: Architecture) -> nn.Module:
+        """A copy of the supernet with `architecture` active and BatchNorm recalibrated: what a subnet must equal."""
+        network = copy.deepcopy(self.supernet)
+        network.activate(architecture)  # type: ignore[operator]  # a Supernet is a Module
         return recalibrate(network, self._calibration_batches(architecture))
 
     def accuracy(self, architecture: Architecture, split: Split) -> float:

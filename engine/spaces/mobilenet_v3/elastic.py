@@ -16,6 +16,11 @@ class ElasticNorm(nn.BatchNorm2d):
         """(n, c, h, w) with any c up to the shared number -> the same shape."""
         assert self.running_mean is not None
         assert self.running_var is not None
+        assert self.num_batches_tracked is not None
+        if self.training:
+            self.num_batches_tracked += 1
+        # without a momentum the statistics are cumulative averages, as in torch's own layer
+        momentum = 1 / max(1, int(self.num_batches_tracked)) if self.momentum is None else self.momentum
         c = x.shape[1]
         return F.batch_norm(
             x,
@@ -24,7 +29,7 @@ class ElasticNorm(nn.BatchNorm2d):
             self.weight[:c],
             self.bias[:c],
             self.training,
-            self.momentum or 0.0,
+            momentum,
             self.eps,
         )
 

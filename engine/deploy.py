@@ -1,0 +1,126 @@
+"""The last stage of a run: each verified point as a folder of artefacts, and the report."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+
+from hwnas.devices import Fingerprint, Protocol
+from hwnas.engine.architecture import Architecture
+from hwnas.engine.candidates import read_search
+from hwnas.engine.export import ExportRecord, Origin, export_point, folder_name
+from hwnas.engine.front import Front
+from hwnas.engine.hardware import Bench, Latency, measured_networks, quality
+from hwnas.engine.report import Candidates, HypervolumeTrace, NetworkCheck, ReportData, TableSummary
+from hwnas.engine.run import Run, RunError
+from hwnas.engine.search import hypervolume_trace
+from hwnas.engine.verify import compile_points, read_measurements
+from hwnas.latency import LatencyTable
+
+
+def export_front(
+    run: Run,
+    bench: Bench,
+    front: Front,
+    *,
+    libraries: Mapping[Architecture, Path] | None = None,
+    on_exported: Callable[[int, int], None] | None = None,
+) -> list[ExportRecord]:
+    """Every point of a verified front as a folder in the run's `export`; folders of earlier fronts are removed.
+
+    Raises RunError for a front that was not verified, ExportError for an artefact that differs from the supernet.
+    """
+    if not front.points or not all(point.verified for point in front.points):
+        raise RunError(f"{run.front_path}: not verified: run `hwnas front verify` first")
+    if libraries is None:
+        libraries, rejected = compile_points(run, bench, front.points)
+        if rejected:
+            raise RunError(f"{list(rejected[0].architecture)} did not compile: {rejected[0].reason}")
+    measurements = read_measurements(run)
+    fingerprint = front.provenance.get("fingerprint")
+    protocol = front.provenance.get("verification_protocol")
+    origin = Origin(
+        space=run.config.space.model_dump(mode="json"),
+        mean=run.data.mean,
+        std=run.data.std,
+        classes=run.data.classes,
+        device=bench.device.name,
+        fingerprint=None if fingerprint is None else Fingerprint.from_json(fingerprint),
+        protocol=None if protocol is None else Protocol.from_json(protocol),
+        details=run.provenance(),
+    )
+    records = []
+    for number, point in enumerate(front.points, 1):
+        architecture = point.architecture
+        records.append(
+            export_point(
+                point,
+                run.evaluator.subnet(architecture),
+                run.evaluator.reference(architecture),
+                input_shape=run.space.input_shape(architecture),
+                artefact=libraries[architecture],
+                runner=bench.runner,
+                folder=run.export_folder / folder_name(number, point),
+                provenance=origin,
+                measurement=measurements.get(architecture),
+            )
+        )
+        if on_exported is not None:
+            on_exported(number, len(front.points))
+    written = {record.folder.name for record in records}
+    for old in run.export_folder.glob("point-*"):
+        if old.name not in written:
+            shutil.rmtree(old)
+    return records
+
+
+def report_data(run: Run, table: LatencyTable, *, commands: tuple[str, ...]) -> ReportData:
+    """What the run's report shows."""
+    front = run.front()
+    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
+    names = list(run.config.search.objectives)
+    trace = candidates = None
+    if {"accuracy", "latency_ms"} <= set(names) and run.search_path.exists():
+        evaluated = read_search(run.search_path)
+        accuracy, latency_ms = names.index("accuracy"), names.index("latency_ms")
+        kept = evaluated.feasible
+        candidates = Candidates(kept.costs[:, latency_ms], 1 - kept.costs[:, accuracy])
+        found = hypervolume_trace(evaluated)
+        trace = HypervolumeTrace(
+            found.evaluations, found.share, found.reference[latency_ms], 1 - found.reference[accuracy]
+        )
+    return ReportData(
+        title=f"hwnas: {run.config.run.name}",
+        front=front,
+        device=f"{table.device.name}: {table.fingerprint.soc}",
+        created=datetime.now(UTC).isoformat(timespec="minutes"),
+        test_size=len(run.data.test),
+        history=run.history,
+        trace=trace,
+        candidates=candidates,
+        checks=_checks(table, latency, front),
+        quality=quality(table, latency),
+        table=TableSummary(len(table.block_rows()), len(table.failures()), len(table.networks())),
+        fingerprint=table.fingerprint,
+        protocol=table.protocol,
+        provenance=run.provenance(),
+        commands=commands,
+    )
+
+
+def _checks(table: LatencyTable, latency: Latency, front: Front) -> tuple[NetworkCheck, ...]:
+    checks = []
+    for row, measurement in measured_networks(table):
+        (prediction,) = latency.predictor.predict([row.blocks])
+        checks.append(
+            NetworkCheck(row.label, row.role, prediction.mean_ms, measurement.latency_ms, measurement.ci_ms())
+        )
+    for point in (*front.points, *front.dominated):
+        if point.verified and point.latency_ms is not None:
+            label = str(list(point.architecture))
+            checks.append(
+                NetworkCheck(label, "front", point.latency_predicted_ms, point.latency_ms, point.latency_ci_ms)
+            )
+    return tuple(checks)

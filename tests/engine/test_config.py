@@ -1,0 +1,65 @@
+"""A configuration's mistakes are one line each, with the value and the cure."""
+
+from __future__ import annotations
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+
+from hwnas.engine.config import ConfigError, parse_config, read_config
+
+TEXT = files("hwnas.engine").joinpath("digits.toml").read_text(encoding="utf-8")
+
+
+def _mistake(text: str) -> str:
+    with pytest.raises(ConfigError) as caught:
+        parse_config(text, source="run.toml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.startswith("run.toml: ")
+    return message
+
+
+def test_the_example_is_the_demonstration() -> None:
+    assert (Path(__file__).parents[2] / "examples" / "digits.toml").read_text() == TEXT
+
+
+def test_every_packaged_configuration_is_valid() -> None:
+    for name in ("digits.toml", "digits_fast.toml"):
+        parse_config(files("hwnas.engine").joinpath(name).read_text(encoding="utf-8"), source=name)
+
+
+def test_an_unknown_key_is_named_with_the_known_ones() -> None:
+    message = _mistake(TEXT.replace("evaluations =", "evalutions ="))
+    assert "unknown key search.evalutions" in message
+    assert "evaluations" in message.partition("known here")[2]
+
+
+def test_an_unknown_key_inside_a_stage_is_named() -> None:
+    message = _mistake(TEXT.replace("se = true", "squeeze = true", 1))
+    assert "unknown key space.stages.1.squeeze" in message
+    assert "expansions" in message.partition("known here")[2]
+
+
+def test_an_unknown_section_is_named() -> None:
+    assert "unknown key serch" in _mistake(TEXT.replace("[search]", "[serch]"))
+
+
+def test_a_value_out_of_range_is_named() -> None:
+    assert "search.population = -3" in _mistake(TEXT.replace("population = 40", "population = -3"))
+
+
+def test_an_unknown_space_is_named_with_the_known_ones() -> None:
+    message = _mistake(TEXT.replace('name = "mobilenet_v3"', 'name = "mobilenet_v9"'))
+    assert "mobilenet_v9" in message
+    assert "known: mobilenet_v3" in message
+
+
+def test_text_that_is_not_toml_is_named() -> None:
+    assert "not TOML" in _mistake(TEXT + "\n[run")
+
+
+def test_a_missing_file_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="none.toml: cannot be read"):
+        read_config(tmp_path / "none.toml")
