@@ -2,7 +2,7 @@
 
 from hwnas.devices.compile.cache import Manifest, input_shapes, read_manifest
 from hwnas.devices.compile.job import Artefact, CompileFailure, CompileJob
-from hwnas.devices.compile.lower import Lowered, import_torch, link, lower
+from hwnas.devices.compile.lowering import Lowered, generate, import_torch, link, lower
 from hwnas.devices.compile.target import host_target, vector_lanes, vector_registers
 from hwnas.devices.compile.workers import Compiler
 
@@ -13,6 +13,7 @@ __all__ = [
     "Compiler",
     "Lowered",
     "Manifest",
+    "generate",
     "host_target",
     "import_torch",
     "input_shapes",

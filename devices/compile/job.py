@@ -9,7 +9,7 @@ from pathlib import Path
 from torch import nn
 
 from hwnas.devices.compile.cache import Shapes
-from hwnas.devices.compile.lower import Schedule
+from hwnas.devices.compile.lowering import Schedule
 
 
 @dataclass(frozen=True, slots=True)

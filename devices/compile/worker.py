@@ -27,7 +27,7 @@ import tvm.relax.frontend.torch
 
 from hwnas.devices.compile import cache
 from hwnas.devices.compile.job import Artefact, CompileJob, Settings
-from hwnas.devices.compile.lower import content_key, import_torch, link, lower
+from hwnas.devices.compile.lowering import content_key, import_torch, link, lower
 
 _PR_SET_PDEATHSIG = 1
 

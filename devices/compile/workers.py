@@ -18,7 +18,7 @@ from typing import Any
 import cloudpickle  # type: ignore[import-untyped]  # ships no types
 
 from hwnas.devices.compile.job import Artefact, CompileFailure, CompileJob, Settings
-from hwnas.devices.compile.lower import SCHEDULE_VERSION, Schedule
+from hwnas.devices.compile.lowering import SCHEDULE_VERSION, Schedule
 from hwnas.devices.compile.target import as_target
 
 _START_LIMIT_S = 300.0  # importing torch and TVM takes 4 s alone and a minute on a machine that swaps

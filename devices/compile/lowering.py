@@ -144,6 +144,11 @@ def _schedule(module: Module, machine: Machine) -> Lowered:
 
 def link(lowered: Lowered, target: str, path: Path) -> None:
     """Generate code and link it into a shared library at `path`, whose name no process has loaded before."""
+    generate(lowered, target).export_library(str(path), **_linker(target))
+
+
+def generate(lowered: Lowered, target: str) -> Any:
+    """The TVM executable of a lowered module, object code inside, not linked."""
     import tvm
     from tvm import relax
     from tvm.relax.backend.cpu_generic import pipeline
@@ -153,8 +158,7 @@ def link(lowered: Lowered, target: str, path: Path) -> None:
         [*pipeline.dataflow_lower_passes(tvm_target), *pipeline.finalize_passes(tvm_target)]
     )
     with tvm_target:
-        executable = relax.build(lowered.module, tvm_target, relax_pipeline=passes, tir_pipeline=_tir_pipeline())
-    executable.export_library(str(path), **_linker(target))
+        return relax.build(lowered.module, tvm_target, relax_pipeline=passes, tir_pipeline=_tir_pipeline())
 
 
 def _tir_pipeline() -> str:

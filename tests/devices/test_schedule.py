@@ -1,0 +1,167 @@
+"""The generated code says what torch says, on every form of block and on sizes that fill no vector."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import tvm
+from torch import Tensor, nn
+from tvm import relax
+
+from hwnas.devices.compile import Lowered, generate, host_target, import_torch, link, lower, vector_lanes
+from hwnas.devices.compile.tiles import Machine
+
+ARM = '{"kind": "llvm", "mtriple": "aarch64-linux-gnu", "mcpu": "cortex-a72"}'
+X86 = '{"kind": "llvm", "mtriple": "x86_64-linux-gnu", "mcpu": "%s"}'
+
+
+class Gated(nn.Module):
+    """Expand, depthwise, squeeze and excite, project, residual: a MobileNetV3 block, written apart from the space's."""
+
+    def __init__(self, channels: int, hidden: int, kernel: int, stride: int, *, gate: bool) -> None:
+        super().__init__()
+        self.expand = nn.Sequential(nn.Conv2d(channels, hidden, 1, bias=False), nn.BatchNorm2d(hidden), nn.Hardswish())
+        depthwise = nn.Conv2d(hidden, hidden, kernel, stride, kernel // 2, groups=hidden, bias=False)
+        self.depthwise = nn.Sequential(depthwise, nn.BatchNorm2d(hidden), nn.ReLU())
+        self.reduce, self.widen = nn.Conv2d(hidden, 8, 1), nn.Conv2d(8, hidden, 1)
+        self.project = nn.Sequential(nn.Conv2d(hidden, channels, 1, bias=False), nn.BatchNorm2d(channels))
+        self.gate, self.residual = gate, stride == 1
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.depthwise(self.expand(x))
+        if self.gate:
+            y = y * nn.functional.hardsigmoid(self.widen(torch.relu(self.reduce(y.mean((2, 3), keepdim=True)))))
+        y = self.project(y)
+        return x + y if self.residual else y
+
+
+class DataDependent(nn.Module):
+    """fx cannot trace it, so that its BatchNorm is not folded in torch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(8, 8, 3, padding=1, bias=False), nn.BatchNorm2d(8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.conv(x)) if x.shape[0] < 9 else x
+
+
+def head() -> nn.Module:
+    pooled = [nn.Conv2d(24, 40, 1), nn.Hardswish(), nn.AdaptiveAvgPool2d(1), nn.Flatten()]
+    return nn.Sequential(*pooled, nn.Linear(40, 56), nn.ReLU(), nn.Linear(56, 10))
+
+
+def with_statistics(model: nn.Module) -> nn.Module:
+    """BatchNorm as after training: folding an identity would prove nothing."""
+    generator = torch.Generator().manual_seed(1)
+    for norm in [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]:
+        for values in (norm.running_mean, norm.running_var, norm.weight.data, norm.bias.data):
+            assert values is not None
+            values.uniform_(0.5, 2.0, generator=generator)
+    return model.eval()
+
+
+def relative_error(model: nn.Module, shapes: tuple[tuple[int, ...], ...], path: Path) -> tuple[float, Lowered]:
+    """Largest difference from torch beside the largest number of torch's."""
+    model = with_statistics(model)
+    lowered = lower(import_torch(model, shapes), host_target())
+    link(lowered, host_target(), path)
+    generator = torch.Generator().manual_seed(2)
+    inputs = [torch.randn(shape, generator=generator) for shape in shapes]
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(path)), tvm.cpu())
+    ours = machine["main"](*[tvm.runtime.tensor(x.numpy()) for x in inputs])[0].numpy()
+    with torch.no_grad():
+        theirs = model(*inputs).numpy()
+    assert ours.shape == theirs.shape
+    return float(np.abs(ours - theirs).max() / np.abs(theirs).max()), lowered
+
+
+BLOCKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
+    "a point": (lambda: Gated(8, 24, 5, 1, gate=True), (1, 8, 1, 1)),
+    "2x2, stride 2": (lambda: Gated(16, 40, 7, 2, gate=False), (1, 16, 2, 2)),
+    "3x3": (lambda: Gated(8, 48, 7, 1, gate=True), (1, 8, 3, 3)),
+    "5x5, stride 2": (lambda: Gated(24, 72, 5, 2, gate=True), (1, 24, 5, 5)),
+    "a prime width beyond the registers": (lambda: Gated(8, 16, 3, 1, gate=True), (1, 8, 5, 37)),
+    "a batch": (lambda: Gated(8, 16, 3, 2, gate=True), (3, 8, 6, 7)),
+    "a stem": (lambda: nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.BatchNorm2d(8), nn.ReLU()), (1, 3, 33, 31)),
+    "a head": (head, (2, 24, 4, 3)),
+    "a network that fx cannot trace": (DataDependent, (1, 8, 6, 6)),
+    "groups that are no channels": (lambda: nn.Conv2d(8, 16, 3, groups=4), (1, 8, 9, 9)),
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_compiled_numbers_are_those_of_torch_on(name: str, tmp_path: Path) -> None:
+    make, shape = BLOCKS[name]
+    error, _ = relative_error(make(), (shape,), tmp_path / "block.so")
+    assert error < 1e-5
+
+
+def test_every_function_of_a_mobile_block_is_scheduled() -> None:
+    lowered = lower(import_torch(Gated(8, 24, 5, 1, gate=True), ((1, 8, 6, 6),)), host_target())
+    assert lowered.fallbacks == ()
+    assert len(lowered.scheduled) == 7  # expand, depthwise, pool, two of the gate, project, residual
+
+
+def test_a_function_that_the_schedule_refuses_is_named_and_still_right(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(function: object, machine: Machine) -> object:
+        raise ValueError("no such loops")
+
+    monkeypatch.setattr("hwnas.devices.compile.lowering.schedule_function", refuse)
+    error, lowered = relative_error(head(), ((1, 24, 5, 5),), tmp_path / "head.so")
+    assert error < 1e-5
+    assert lowered.scheduled == ()
+    assert ("last_pool", "ValueError: no such loops") in lowered.fallbacks
+
+
+def test_without_a_schedule_the_numbers_are_the_same(tmp_path: Path) -> None:
+    model = with_statistics(nn.Sequential(nn.Conv2d(4, 8, 3), nn.BatchNorm2d(8)))
+    lowered = lower(import_torch(model, ((1, 4, 5, 5),)), host_target(), schedule="none")
+    link(lowered, host_target(), tmp_path / "plain.so")
+    machine = relax.VirtualMachine(tvm.runtime.load_module(str(tmp_path / "plain.so")), tvm.cpu())
+    x = torch.randn((1, 4, 5, 5), generator=torch.Generator().manual_seed(0))
+    ours = machine["main"](tvm.runtime.tensor(x.numpy()))[0].numpy()
+    assert np.allclose(ours, model(x).detach().numpy(), rtol=1e-4, atol=1e-5)
+
+
+def test_lanes_follow_the_vector_registers_of_the_target() -> None:
+    lanes = [vector_lanes(t) for t in (X86 % "rocketlake", X86 % "haswell", X86 % "x86-64", ARM)]
+    assert lanes == [16, 8, 4, 4]
+
+
+def assembly(target: str) -> str:
+    executable = generate(lower(import_torch(Gated(8, 32, 3, 1, gate=True), ((1, 8, 6, 6),)), target), target)
+    return "".join(m.inspect_source("s") for m in executable.mod.imports if m.kind == "llvm")
+
+
+def test_the_schedule_builds_for_a_cortex_a72_with_its_vector_multiply_add() -> None:
+    assert "fmla\tv" in assembly(ARM)
+
+
+def test_avx512_code_multiplies_and_adds_in_512_bits() -> None:
+    lines = assembly(X86 % "rocketlake").splitlines()
+    assert any("vfmadd" in line and "zmm" in line for line in lines)
+
+
+def test_sums_of_a_tile_stay_in_registers() -> None:
+    """TVM once took them from its workspace: every multiply-add went through memory."""
+    product = nn.Sequential(nn.Conv2d(16, 32, 1))
+    executable = generate(lower(import_torch(product, ((1, 16, 12, 12),)), X86 % "rocketlake"), X86 % "rocketlake")
+    assert "TVMBackendAllocWorkspace" not in executable.mod.imports[0].inspect_source("s")
+
+
+@pytest.mark.parametrize("registers", [16, 32])
+@pytest.mark.parametrize("height", range(1, 14))
+def test_a_patch_divides_its_plane_and_fits_in_registers(height: int, registers: int) -> None:
+    machine = Machine(lanes=8, registers=registers)
+    for width in (1, 3, 7, 12, 37):
+        columns = machine.columns(height, width, 48)
+        rows, along = machine.patch(height, width, columns)
+        assert 48 % columns == height % rows == width % along == 0
+        assert rows * along * (columns // 8) + columns // 8 + 1 <= registers
