@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import copy
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,17 +36,14 @@ class Form:
     open: Callable[[Path], Run]
 
 
-def forms(network: nn.Module, example: Tensor, *, library: Path, runner: Runner, onnx: bool) -> tuple[Form, ...]:
-    """Weights, exported program, TVM library and, where asked for, ONNX."""
-    made = (
-        Form("weights.safetensors", RELOADED_LIMIT, lambda p: save_model(network, str(p)), _reloading(network)),
-        Form("program.pt2", RELOADED_LIMIT, lambda path: _write_program(network, example, path), _open_program),
-        Form("model.so", COMPILED_LIMIT, lambda path: _copy(library, path), lambda _: _on_device(library, runner)),
+def forms(network: nn.Module, example: Tensor, *, library: Path, runner: Runner) -> tuple[Form, ...]:
+    """Weights, exported program, TVM library and ONNX."""
+    return (
+        Form("weights.safetensors", RELOADED_LIMIT, partial(_write_weights, network), partial(_open_weights, network)),
+        Form("program.pt2", RELOADED_LIMIT, partial(_write_program, network, example), _open_program),
+        Form("model.so", COMPILED_LIMIT, partial(_copy, library), lambda _: _on_device(library, runner)),
+        Form("model.onnx", COMPILED_LIMIT, partial(onnx_model.write, network, example), onnx_model.open_model),
     )
-    if not onnx:
-        return made
-    write = Form("model.onnx", COMPILED_LIMIT, lambda p: onnx_model.write(network, example, p), onnx_model.open_model)
-    return (*made, write)
 
 
 def inputs(shape: Sequence[int], *, seed: int) -> list[Tensor]:
@@ -70,20 +69,33 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
     return float(np.abs(found - expected).max()) / (scale or 1.0)
 
 
-def _reloading(network: nn.Module) -> Callable[[Path], Run]:
-    def open_weights(path: Path) -> Run:
-        fresh = copy.deepcopy(network)
-        with torch.no_grad():
-            for tensor in (*fresh.parameters(), *fresh.buffers()):
-                tensor.zero_()  # what the file does not hold is then missed
-        load_model(fresh, path)
-        return lambda images: fresh(images).numpy()
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: for one image at a time its threads spin, 3 times the CPU-seconds on a busy machine."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
-    return open_weights
+
+def _write_weights(network: nn.Module, path: Path) -> None:
+    save_model(network, str(path))
+    path.chmod(path.parent.stat().st_mode & 0o666)  # safetensors leaves it to its owner alone
+
+
+def _open_weights(network: nn.Module, path: Path) -> Run:
+    fresh = copy.deepcopy(network)
+    with torch.no_grad():
+        for tensor in (*fresh.parameters(), *fresh.buffers()):
+            tensor.zero_()  # what the file does not hold is then missed
+    load_model(fresh, path)
+    return lambda images: fresh(images).numpy()
 
 
 def _write_program(network: nn.Module, example: Tensor, path: Path) -> None:
-    with onnx_model.quiet():
+    with torch.no_grad(), onnx_model.quiet():
         torch.export.save(torch.export.export(network, (example,)), path)
 
 

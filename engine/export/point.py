@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -64,7 +64,7 @@ def export_point(
     folder: Path,
     provenance: Origin,
     measurement: Measurement | None = None,
-    onnx: bool = True,
+    without: Collection[str] = (),
     seed: int = 0,
     clock: Callable[[], float] = perf_counter,
 ) -> ExportRecord:
@@ -73,21 +73,28 @@ def export_point(
     `network` is the plain subnet with its own BatchNorm statistics; `input_shape` is without the batch, and the
     artefacts take a batch of one, as measured. `reference` is what the supernet computes with the same statistics,
     or None where there is no such thing. `artefact` is the TVM library that was measured, run again on `runner`.
+    `without` names artefacts to leave out, such as `{"model.onnx"}` where the extra is not installed.
     Raises ExportError, which names the artefact and the figure, or what is in the way and the cure.
     """
     if not artefact.is_file():
         raise ExportError(f"{artefact} is not there: compile {point.architecture} for the device again")
     network = _plain(network)
     batches = artefacts.inputs(input_shape, seed=seed)
-    expected = artefacts.outputs(network, batches)
+    known = artefacts.forms(network, batches[-1], library=artefact, runner=runner)
+    unknown = sorted(set(without) - {form.file for form in known})
+    if unknown:
+        raise ValueError(f"no artefact is called {unknown[0]!r}: they are {', '.join(form.file for form in known)}")
+    forms = [form for form in known if form.file not in without]
     parity: dict[str, float] = {}
     limits: dict[str, float] = {}
     seconds: dict[str, float] = {}
-    if reference is not None:
-        limits["supernet"] = artefacts.COMPILED_LIMIT
-        parity["supernet"] = _checked("supernet", artefacts.outputs(reference, batches), expected, limits["supernet"])
-    with replacing(folder) as draft:
-        for form in artefacts.forms(network, batches[-1], library=artefact, runner=runner, onnx=onnx):
+    with replacing(folder) as draft, artefacts.one_thread():
+        expected = artefacts.outputs(network, batches)
+        if reference is not None:
+            found = artefacts.outputs(reference, batches)
+            limits["supernet"] = artefacts.COMPILED_LIMIT
+            parity["supernet"] = _checked("supernet", found, expected, limits["supernet"])
+        for form in forms:
             start = clock()
             form.write(draft / form.file)
             found = artefacts.outputs(form.open(draft / form.file), batches)
@@ -99,7 +106,7 @@ def export_point(
         said = {
             "parity": {name: {"relative_difference": parity[name], "limit": limits[name]} for name in parity},
             "parity_inputs": f"zeros, ones, a ramp from -2 to 2, 2 of normal noise (seed {seed})",
-            "onnx_opset": onnx_model.OPSET if onnx else None,
+            "onnx_opset": None if "model.onnx" in without else onnx_model.OPSET,
             "versions": _versions(),
         }
         files = write_manifest(draft, said)
