@@ -24,10 +24,14 @@ for (const place of document.querySelectorAll(".chart")) {
   const figure = JSON.parse(document.getElementById(place.id + "-figure").textContent);
   Plotly.newPlot(place, figure.data, figure.layout, {responsive: true, displayModeBar: false});
 }
+function resize(layout) {
+  for (const place of document.querySelectorAll(".chart")) Plotly.relayout(place, layout);
+}
 addEventListener("beforeprint", () => {
   for (const hidden of document.querySelectorAll("details.origin")) hidden.open = true;
-  for (const place of document.querySelectorAll(".chart")) Plotly.Plots.resize(place);
+  resize({autosize: false, width: 640});  // fits between the margins of A4 and of letter
 });
+addEventListener("afterprint", () => resize({autosize: true, width: null}));
 """
 
 

@@ -63,8 +63,9 @@ summary { cursor: pointer; color: var(--accent); margin: 0.6rem 0; }
 @media print {
   :root { color-scheme: light; --page: #fff; --ink: #000; --soft: #444; --rule: #bbb; --card: #fff; --accent: #000; }
   body { max-width: none; padding: 0; font-size: 10.5pt; }
-  h2 { break-after: avoid; }
-  figure, tr, pre { break-inside: avoid; }
+  h2, .note { break-after: avoid; }
+  .pair { display: block; }
+  figure, tr, pre, p { break-inside: avoid; }
   .scroll { overflow: visible; }
   pre { white-space: pre-wrap; overflow-wrap: anywhere; }
 }
