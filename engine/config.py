@@ -11,9 +11,11 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from hwnas.devices import Protocol
-from hwnas.devices.plugins import load_plugin
-from hwnas.engine import spaces, tasks
+from hwnas.devices.plugins import load_plugin, plugin_names
+from hwnas.engine import algorithms, spaces, tasks
+from hwnas.engine.training import criteria, samplers
 from hwnas.engine.training.trainer import TrainingConfig
+from hwnas.latency import predictors
 
 
 class ConfigError(ValueError):
@@ -136,6 +138,14 @@ def parse_config(text: str, *, source: str) -> RunConfig:
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{source}: not TOML ({error}): mend that line") from error
     file = _validated(_File, data, source, ())
+    for key, name, package in (
+        ("training.sampler", file.training.sampler, samplers),
+        ("training.criterion", file.training.criterion, criteria),
+        ("table.predictor", file.table.predictor, predictors),
+        ("search.algorithm", file.search.algorithm, algorithms),
+    ):
+        if name not in plugin_names(package):
+            raise ConfigError(f"{source}: {key} = {name!r}: choose from {', '.join(plugin_names(package))}")
     return RunConfig(
         run=file.run,
         task=_plugin_config(tasks, file.task, source, "task"),

@@ -12,6 +12,7 @@ from sqlalchemy.engine import Engine
 from sqlalchemy.exc import DatabaseError, OperationalError
 
 from hwnas.engine.architecture import Architecture
+from hwnas.latency.database import insert_new_statement
 
 METADATA = MetaData()
 EVALUATIONS = Table(
@@ -67,7 +68,8 @@ class Journal:
             "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
         with self._engine.begin() as connection:
-            connection.execute(EVALUATIONS.insert(), row)
+            # another process may have computed it meanwhile: the first value stays
+            connection.execute(insert_new_statement(EVALUATIONS, self._engine.dialect.name), row)
 
     def count(self) -> int:
         """Evaluations kept."""

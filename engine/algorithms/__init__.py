@@ -12,7 +12,7 @@ from typing import Protocol, cast
 
 import numpy as np
 
-from hwnas.engine import plugins
+from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
 
 
@@ -43,16 +43,16 @@ class Constructor(Protocol):
 
 def names() -> tuple[str, ...]:
     """Every algorithm installed, sorted."""
-    return plugins.names(sys.modules[__name__])
+    return plugin_names(sys.modules[__name__])
 
 
 def make(
     name: str, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
 ) -> Algorithm:
-    """The algorithm called `name` over these genes. Raises ValueError with the known names.
+    """The algorithm called `name` over these genes. Raises LookupError with the known names.
 
     >>> algorithm = make("nsga2", space.genes, population=100, rng=np.random.default_rng(0))  # doctest: +SKIP
     """
-    found = plugins.load(sys.modules[__name__], name)
+    found = load_plugin(sys.modules[__name__], name)
     constructor = cast(Constructor, getattr(found, "algorithm", found))
     return constructor(genes, population=population, rng=rng, initial=initial)

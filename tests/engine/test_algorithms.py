@@ -20,7 +20,7 @@ def test_the_algorithms_are_the_files_of_the_folder() -> None:
 
 
 def test_an_unknown_algorithm_names_the_known_ones() -> None:
-    with pytest.raises(ValueError, match=r"'nsga3'.*exhaustive, nsga2, random"):
+    with pytest.raises(LookupError, match=r"'nsga3'.*exhaustive, nsga2, random"):
         algorithms.make("nsga3", GENES, population=2, rng=np.random.default_rng(0))
 
 

@@ -56,10 +56,18 @@ def test_an_unknown_space_is_named_with_the_known_ones() -> None:
     assert "known: mobilenet_v3" in message
 
 
+@pytest.mark.parametrize("line", ['algorithm = "nsga2"', 'sampler = "sandwich"'])
+def test_an_unknown_plugin_is_named_with_the_known_ones(line: str) -> None:
+    key, _, name = line.partition(" = ")
+    message = _mistake(TEXT.replace(line, f'{key} = "best"'))
+    assert f".{key} = 'best': choose from" in message
+    assert name.strip('"') in message
+
+
 def test_text_that_is_not_toml_is_named() -> None:
     assert "not TOML" in _mistake(TEXT + "\n[run")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="none.toml: cannot be read"):
+    with pytest.raises(ConfigError, match=r"none.toml: cannot be read"):
         read_config(tmp_path / "none.toml")

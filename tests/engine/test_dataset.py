@@ -125,16 +125,17 @@ def test_an_npz_is_read(tmp_path: Path) -> None:
 
 def test_a_truncated_npz_is_named(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
-    np.savez_compressed(path, images=np.random.default_rng(0).integers(0, 255, (200, 9, 9), dtype=np.uint8), labels=np.arange(200))
+    images = np.random.default_rng(0).integers(0, 255, (200, 9, 9), dtype=np.uint8)
+    np.savez_compressed(path, images=images, labels=np.arange(200))
     path.write_bytes(path.read_bytes()[:-400])
-    with pytest.raises(DataError, match="set.npz: not a whole .npz"):
+    with pytest.raises(DataError, match=r"set.npz: not a whole .npz"):
         npz.load(npz.Config(path=path))
 
 
 def test_a_pickle_in_an_npz_is_never_opened(tmp_path: Path) -> None:
     path = tmp_path / "set.npz"
     np.savez(path, images=np.array([{"a": 1}], dtype=object), labels=np.array([0]))
-    with pytest.raises(DataError, match="not a whole .npz"):
+    with pytest.raises(DataError, match=r"not a whole .npz"):
         npz.load(npz.Config(path=path))
 
 
@@ -163,7 +164,7 @@ def test_an_image_folder_is_read(tmp_path: Path) -> None:
 def test_a_broken_image_is_named(tmp_path: Path) -> None:
     root = _folder(tmp_path / "set")
     (root / "dog" / "1.png").write_bytes(b"no picture")
-    with pytest.raises(DataError, match="1.png: not a readable image"):
+    with pytest.raises(DataError, match=r"1.png: not a readable image"):
         image_folder.load(image_folder.Config(path=root, size=8))
 
 
