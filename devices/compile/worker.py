@@ -21,9 +21,8 @@ import torch
 import torch._dynamo
 import torch.export
 import torch.fx.experimental.optimization
-import tvm
-import tvm.relax.backend.cpu_generic.pipeline
-import tvm.relax.frontend.torch
+import tvm.relax.backend.cpu_generic.pipeline  # noqa: F401  see above
+import tvm.relax.frontend.torch  # noqa: F401  see above
 
 from hwnas.devices.compile import cache
 from hwnas.devices.compile.job import Artefact, CompileJob, Settings
@@ -88,6 +87,3 @@ def _die_with_parent() -> None:
         os._exit(1)
 
     threading.Thread(target=watch, args=(parent.sentinel,), daemon=True).start()
-
-
-__all__ = ["compile_one", "serve", "tvm"]
