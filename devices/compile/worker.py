@@ -21,7 +21,7 @@ import torch
 import torch._dynamo
 import torch.export
 import torch.fx.experimental.optimization
-import tvm.relax.backend.cpu_generic.pipeline  # noqa: F401  see above
+import tvm.relax.backend.cpu_generic.pipeline
 import tvm.relax.frontend.torch  # noqa: F401  see above
 
 from hwnas.devices.compile import cache
