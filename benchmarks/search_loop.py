@@ -12,14 +12,10 @@ faster pymoo configuration, or reach less hypervolume.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
-import platform
 import sys
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -34,12 +30,13 @@ from pymoo.operators.crossover.ux import UX
 from pymoo.operators.mutation.pm import PM
 from pymoo.operators.repair.rounding import RoundingRepair
 from pymoo.operators.sampling.rnd import IntegerRandomSampling
-from rich.console import Console
-from rich.table import Table
 
 from hwnas.engine.algorithms import make
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, sample
 from hwnas.engine.front import normalised_hypervolume
+
+sys.path.insert(0, str(Path(__file__).parent))
+from record import record
 
 FLOOR = 3.0
 POPULATION, GENERATIONS, REPEATS, SEEDS = 100, 100, 5, 3
@@ -209,54 +206,41 @@ def main() -> int:
     quality = hypervolumes()
     ratios = {name: median(a / b for a, b in zip(speed["hwnas"], speed[name], strict=True)) for name in PYMOO}
     ratio = min(ratios.values())
-    rows = [
-        [name, f"{median(v):,.0f}", f"{min(v):,.0f} to {max(v):,.0f}", f"{ratios[name]:.1f}" if name in ratios else ""]
-        for name, v in speed.items()
-    ]
-    title = f"candidates a CPU-second: 40 x 6, population {POPULATION}, {GENERATIONS} generations, 3 objectives"
-    show(title, ["", "median", "spread", "we are x times as fast"], rows)
-    worse = []
+    record(
+        "search_speed",
+        [
+            {
+                "loop": name,
+                "median": round(median(v)),
+                "least": round(min(v)),
+                "most": round(max(v)),
+                "hwnas is x times as fast": round(ratios[name], 1) if name in ratios else None,
+            }
+            for name, v in speed.items()
+        ],
+        title=f"candidates a CPU-second: 40 x 6, population {POPULATION}, {GENERATIONS} generations, 3 objectives",
+        seeds=range(SEEDS),
+        notes={"repeats": REPEATS, "candidates_per_cpu_second": speed},
+    )
+    rows, worse = [], []
     for problem, by_name in quality.items():
-        rows = [
-            [name, *(f"{np.mean(v):.4f} ({min(v):.4f} to {max(v):.4f})" for v in by_candidates.values())]
-            for name, by_candidates in by_name.items()
-        ]
-        show(f"normalised hypervolume, {problem}, {QUALITY_SEEDS} seeds", ["after", *map(str, CHECKPOINTS)], rows)
+        for name, by_candidates in by_name.items():
+            for n, v in by_candidates.items():
+                spread = {"mean": round(float(np.mean(v)), 4), "least": round(min(v), 4), "most": round(max(v), 4)}
+                rows.append({"problem": problem, "loop": name, "candidates": n, **spread})
         worse += [
             f"{problem} after {n}: {name}"
             for name in PYMOO
             for n in CHECKPOINTS
             if np.mean(by_name["hwnas"][n]) < np.mean(by_name[name][n])
         ]
+    record(
+        "search_quality", rows, title="normalised hypervolume", seeds=range(QUALITY_SEEDS), notes={"values": quality}
+    )
     if not SURROGATE.exists():
         print(f"{SURROGATE} is not there: quality was compared on the additive problem only")
-    passed = ratio >= FLOOR and not worse
-    write({"speed": speed, "ratios": ratios, "quality": quality, "passed": passed})
     print(f"{ratio:.1f} times as fast (at least {FLOOR}); less hypervolume than: {', '.join(worse) or 'none'}")
-    return 0 if passed else 1
-
-
-def show(title: str, head: list[str], rows: list[list[str]]) -> None:
-    table = Table(title=title)
-    for name in head:
-        table.add_column(name, justify="left" if name == head[0] else "right")
-    for row in rows:
-        table.add_row(*row)
-    Console(width=120).print(table)
-
-
-def write(figures: dict[str, Any]) -> None:
-    packages = ("numpy", "pymoo", "moocore")
-    context = {
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}",
-        "python": platform.python_version(),
-        "versions": {name: version(name) for name in packages},
-        "seeds": {"speed": SEEDS, "repeats": REPEATS, "quality": QUALITY_SEEDS},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
-    path = Path(__file__).with_name("results") / "search_loop.json"
-    path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({**context, **figures}, indent=1) + "\n", encoding="utf-8")
+    return 0 if ratio >= FLOOR and not worse else 1
 
 
 if __name__ == "__main__":

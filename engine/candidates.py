@@ -154,9 +154,7 @@ def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
         "limits": {limit.constraint.name: limit.constraint.upper for limit in problem.limits},
         "hypervolume_trace": asdict(trace),
     }
-    return Front.of(
-        problem.points(run, candidates(evaluated, run.config.verify.candidates)), provenance=provenance
-    )
+    return Front.of(problem.points(run, candidates(evaluated, run.config.verify.candidates)), provenance=provenance)
 
 
 def read_search(path: Path) -> Evaluated:

@@ -33,6 +33,7 @@ class RunSection(_Section):
     folder: Path = Path("runs")  # the run's files lie in folder/name
     cache: Path = Path("runs/cache")  # compiled artefacts, shared by runs
     seed: NonNegativeInt = 0
+    threads: PositiveInt | None = None  # of torch in training and evaluation; all cores if not given
 
 
 class DataSection(_Section):

@@ -74,9 +74,7 @@ def open_bench(run: Run) -> Iterator[Bench]:
 
 def open_table(run: Run, bench: Bench) -> LatencyTable:
     """The run's table of this device, begun where there is none. Raises DeviceError, TableError."""
-    return LatencyTable.open_for(
-        run.table_path, bench.device, fingerprint=bench.fingerprint, protocol=bench.protocol
-    )
+    return LatencyTable.open_for(run.table_path, bench.device, fingerprint=bench.fingerprint, protocol=bench.protocol)
 
 
 def table_coverage(run: Run, table: LatencyTable) -> Coverage:

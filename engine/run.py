@@ -84,7 +84,9 @@ class Run:
         return self.folder / "report.html"
 
     def begin(self) -> None:
-        """Make the folder and keep the configuration in it. Raises RunError where it cannot be written."""
+        """Make the folder with the configuration in it and set torch's threads. Raises RunError where it cannot."""
+        if self.config.run.threads is not None:
+            torch.set_num_threads(self.config.run.threads)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / "config.toml", self.config.text)

@@ -71,9 +71,7 @@ class Verified:
     measurements: dict[Architecture, Measurement]  # raw runs of every candidate
 
 
-def verify(
-    run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int], None] | None = None
-) -> Verified:
+def verify(run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int], None] | None = None) -> Verified:
     """Measure the front's points and its runners-up whole, interleaved; the front of what was measured.
 
     Order and dominance come from measured latency and test accuracy alone. Raises RunError where nothing ran.

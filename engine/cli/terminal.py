@@ -37,9 +37,9 @@ class Terminal:
         """A bar that stays when it is full."""
         columns = (
             TextColumn("{task.description}"),
-            BarColumn(),
+            BarColumn(bar_width=20),
             MofNCompleteColumn(),
-            TimeRemainingColumn(),
+            TimeRemainingColumn(compact=True),
             TextColumn("{task.fields[note]}"),
         )
         with Progress(*columns, console=self.console) as progress:

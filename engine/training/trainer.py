@@ -190,9 +190,7 @@ class Trainer:
             subnet: nn.Module = self.supernet.subnet(architecture)  # type: ignore[operator]  # a Supernet is a Module
             recalibrate(subnet, [resize(self.data.train.images[:256], resolution)])
             figures.append(accuracy(subnet, self.data.validation, resolution=resolution, batch=256))
-        return replace(
-            record, accuracy_largest=figures[0], accuracy_smallest=figures[1], accuracy_random=figures[2]
-        )
+        return replace(record, accuracy_largest=figures[0], accuracy_smallest=figures[1], accuracy_random=figures[2])
 
     def _digest(self) -> str:
         parts = [self.config.model_dump(), self.data.digest, self.settings, torch.__version__]

@@ -118,9 +118,7 @@ def mbconv(
     *, in_channels: int, out_channels: int, kernel: int, stride: int, hidden: int, se: bool, activation: str
 ) -> nn.Module:
     """One MBConv with `hidden` expanded channels."""
-    return MBConv(
-        in_channels, out_channels, kernel=kernel, stride=stride, hidden=hidden, se=se, activation=activation
-    )
+    return MBConv(in_channels, out_channels, kernel=kernel, stride=stride, hidden=hidden, se=se, activation=activation)
 
 
 @block_factory("mobilenet_v3.head")

@@ -77,7 +77,7 @@ class ElasticDepthwise(nn.Module):
     def kernel_weight(self, channels: int, kernel: int) -> Tensor:
         """(channels, 1, kernel, kernel)."""
         weight = self.weight[:channels]
-        for k in reversed(self.kernels[: -1]):
+        for k in reversed(self.kernels[:-1]):
             if k < kernel:
                 break
             margin = (weight.shape[-1] - k) // 2

@@ -1,0 +1,38 @@
+# make demo and make test do all the set-up; nothing is installed outside .venv
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+READY := .venv/.installed
+
+.PHONY: demo test check bench bench-compile bench-search bench-table clean
+
+demo: $(READY)
+	$(BIN)/hwnas demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -m "not slow"
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: bench-compile bench-search bench-table
+
+bench-compile: $(READY)
+	$(BIN)/python benchmarks/compile.py
+
+bench-search: $(READY)
+	$(BIN)/python benchmarks/search_loop.py
+
+bench-table: $(READY)
+	$(BIN)/python benchmarks/table.py
+
+clean:
+	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]' -c constraints.txt
+	touch $(READY)
