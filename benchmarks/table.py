@@ -23,7 +23,7 @@ from hwnas.engine.cli import stages
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import read_config
 from hwnas.engine.evaluation.complexity import block_macs, block_params
-from hwnas.engine.hardware import Bench, Latency, correction_networks, network_of, open_bench
+from hwnas.engine.hardware import Bench, Latency, correction_networks, network_of, open_bench, visit
 from hwnas.engine.run import Run
 from hwnas.latency import LatencyTable, Network, PredictionQuality, split_noise_floor
 
@@ -41,7 +41,9 @@ def main() -> int:
         table = stages.build(run, bench, Terminal())
         networks = _unseen(run, NETWORKS)
         predicted = _predictions(run, table, networks)  # before anything of them is measured
-        first, second = _measured(bench, networks)
+        first, speed, second = _measured(bench, table, networks)
+    # the anchors alone say how fast the device is now; none of the networks below has a part in it
+    predicted = {"corrected sum, device's speed of now": speed * predicted["corrected sum"], **predicted}
     measured = np.array([m.latency_ms for m in first])
     again = np.array([m.latency_ms for m in second])
     floor = split_noise_floor(first)
@@ -57,6 +59,7 @@ def main() -> int:
             "again_ms": again.round(6).tolist(),
             **{f"{name} ms": np.round(figures, 6).tolist() for name, figures in predicted.items()},
             "networks": [network.label for network in networks],
+            "speed_since_table": speed,
             "protocol": first[0].protocol.to_json(),
             "fingerprint": bench.fingerprint.to_json(),
         },
@@ -94,8 +97,10 @@ def _predictions(run: Run, table: LatencyTable, networks: Sequence[Network]) -> 
     return found
 
 
-def _measured(bench: Bench, networks: Sequence[Network]) -> tuple[list[Measurement], list[Measurement]]:
-    """Two interleaved visits to every network."""
+def _measured(
+    bench: Bench, table: LatencyTable, networks: Sequence[Network]
+) -> tuple[list[Measurement], float, list[Measurement]]:
+    """Two interleaved visits to every network, and the device's speed in the first beside that of its table."""
     jobs = [CompileJob(network.make, network.inputs, network.label) for network in networks]
     results = dict(bench.compiler.compile(jobs))
     paths = []
@@ -104,13 +109,11 @@ def _measured(bench: Bench, networks: Sequence[Network]) -> tuple[list[Measureme
         if not isinstance(result, Artefact):
             raise SystemExit(f"{jobs[index].label} did not compile: {result}")
         paths.append(result.path)
-    visits = []
-    for _ in range(2):
-        timed = [m for m in bench.runner.time(paths, bench.protocol) if isinstance(m, Measurement)]
-        if len(timed) != len(paths):
-            raise SystemExit("a network did not run: see `hwnas devices probe`")
-        visits.append(timed)
-    return visits[0], visits[1]
+    visits = [visit(bench, table, paths, bench.protocol) for _ in range(2)]
+    timed = [[m for m in seen.results if isinstance(m, Measurement)] for seen in visits]
+    if any(len(each) != len(paths) for each in timed):
+        raise SystemExit("a network did not run: see `hwnas devices probe`")
+    return timed[0], visits[0].speed or 1.0, timed[1]
 
 
 def _row(name: str, predicted: np.ndarray, measured: np.ndarray, floor: float) -> Row:

@@ -2,7 +2,7 @@
 
 from hwnas.devices.device import Device, DeviceError, Fingerprint
 from hwnas.devices.host import probe_host
-from hwnas.devices.measurement import Measurement, Protocol, Statistic
+from hwnas.devices.measurement import Measurement, Protocol
 from hwnas.devices.runners import RunFailure, Runner, noise_floor, open_runner, runner_names
 
 __all__ = [
@@ -13,7 +13,6 @@ __all__ = [
     "Protocol",
     "RunFailure",
     "Runner",
-    "Statistic",
     "noise_floor",
     "open_runner",
     "probe_host",

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from math import ceil
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binom
-
-Statistic = Literal["median", "quiet"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +51,27 @@ class Measurement:
     runs_ms: tuple[float, ...]  # round after round
     protocol: Protocol
     measured_at: str  # ISO 8601, UTC
+    drift: tuple[float, ...] = ()  # speed of the device in each round, common to the batch; none: not known
 
     def __post_init__(self) -> None:
         if not self.runs_ms:
             raise ValueError("a measurement needs at least one run: a gap is an error, never a zero")
+        if self.drift and len(self.runs_ms) % len(self.drift):
+            raise ValueError(f"{len(self.runs_ms)} runs do not fall into {len(self.drift)} rounds of equal length")
+
+    @property
+    def steady_ms(self) -> NDArray[np.float64]:
+        """The runs with the batch's common drift divided out, (runs,)."""
+        runs = np.asarray(self.runs_ms, dtype=np.float64)
+        return runs / np.repeat(self.drift, len(runs) // len(self.drift)) if self.drift else runs
 
     @property
     def latency_ms(self) -> float:
-        """Median run: a mean would let one page fault speak for all."""
-        return float(np.median(self.runs_ms))
-
-    @property
-    def quiet_ms(self) -> float:
-        """Median over the rounds of each round's fastest run: what is left when another process shares the core.
-
-        On two cores shared with other work, six repeated medians of a block scattered by 17 % and this by 10 %; by 16 %
-        and 5 % once the drift common to all blocks is taken out (standard deviation over the mean, 16 blocks of 0.2
-        to 2 ms, 20 rounds of 5 runs). The plain minimum would fall for one short fast spell.
-        """
-        per_round = len(self.runs_ms) // self.protocol.rounds
-        if per_round < 1 or len(self.runs_ms) % self.protocol.rounds:
-            return float(np.min(self.runs_ms))  # recorded without its rounds
-        return float(np.median(np.reshape(self.runs_ms, (self.protocol.rounds, per_round)).min(axis=1)))
-
-    def latency(self, statistic: Statistic) -> float:
-        """`latency_ms` or `quiet_ms`, in ms."""
-        return self.latency_ms if statistic == "median" else self.quiet_ms
+        """Median steady run: a mean would let one page fault speak for all."""
+        return float(np.median(self.steady_ms))
 
     def percentile_ms(self, q: float) -> float:
-        """The q-th percentile of the runs, q in 0..100."""
+        """The q-th percentile of the raw runs, q in 0..100: a tail is what a user meets, drift included."""
         return float(np.percentile(self.runs_ms, q))
 
     def ci_ms(self, confidence: float = 0.95) -> tuple[float, float]:
@@ -88,9 +79,9 @@ class Measurement:
 
         The number of runs below the true median is Binomial(n, 1/2); the interval lies between the order
         statistics at its quantiles (Conover, Practical Nonparametric Statistics, 1999, section 3.2).
-        Runs of one round resemble each other, so on a device that drifts it is narrower than the truth.
+        Runs of one round resemble each other, so where drift is not known it is narrower than the truth.
         """
-        runs = np.sort(self.runs_ms)
+        runs = np.sort(self.steady_ms)
         n = len(runs)
         low = int(binom.ppf((1 - confidence) / 2, n, 0.5))
         high = min(n - 1, ceil(binom.ppf((1 + confidence) / 2, n, 0.5)))

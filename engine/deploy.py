@@ -117,10 +117,10 @@ def _checks(table: LatencyTable, latency: Latency, front: Front) -> tuple[Networ
         checks.append(
             NetworkCheck(row.label, row.role, prediction.mean_ms, measurement.latency_ms, measurement.ci_ms())
         )
+    speed = front.provenance.get("speed_since_table") or 1.0
     for point in (*front.points, *front.dominated):
         if point.verified and point.latency_ms is not None:
-            label = str(list(point.architecture))
-            checks.append(
-                NetworkCheck(label, "front", point.latency_predicted_ms, point.latency_ms, point.latency_ci_ms)
-            )
+            label = f"{list(point.architecture)}, predicted x {speed:.2f} for the device's speed since its table"
+            predicted_ms = point.latency_predicted_ms * speed
+            checks.append(NetworkCheck(label, "front", predicted_ms, point.latency_ms, point.latency_ci_ms))
     return tuple(checks)

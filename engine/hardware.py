@@ -6,12 +6,13 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import cast
 
 import numpy as np
 from torch import nn
 
-from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, Runner
+from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, RunFailure, Runner
 from hwnas.devices.compile import Compiler
 from hwnas.devices.host import probe_host
 from hwnas.devices.runners import open_runner
@@ -82,7 +83,9 @@ def table_coverage(run: Run, table: LatencyTable) -> Coverage:
     return coverage(table, arch.every_block(run.space), workers=run.config.device.workers or 2)
 
 
-def build_table(run: Run, bench: Bench, table: LatencyTable, on_event: Callable[[Event], None]) -> BuildReport:
+def build_table(
+    run: Run, bench: Bench, table: LatencyTable, on_event: Callable[[Event], None] = lambda _: None
+) -> BuildReport:
     """Every block of the space, with the whole networks that correct and check the prediction."""
     fit, check = correction_networks(run)
     return build(
@@ -135,7 +138,7 @@ class Latency:
         """The predictor over the table, fitted on its "fit" networks."""
         fitted = cast(AdditivePredictor, predictor_for(table, name=predictor))
         failures = table.failures()
-        fitted.fit([(row.blocks, measured.latency_ms) for row, measured in measured_networks(table, "fit")])
+        fitted.fit(table.measured("fit"))
         return cls(space, fitted, failures)
 
     def additive(self) -> AdditiveCost:
@@ -166,3 +169,30 @@ def measured_networks(table: LatencyTable, role: NetworkRole | None = None) -> l
     """Whole networks that ran, of one role or of both, with their runs."""
     rows = table.networks(role)
     return [(row, row.evidence.result) for row in rows if isinstance(row.evidence.result, Measurement)]
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """Networks timed later than the table, with some of the table's own between them."""
+
+    results: tuple[Measurement | RunFailure, ...]
+    speed: float | None  # time the table's networks take now, over what they took then; None where none was timed
+
+
+def visit(bench: Bench, table: LatencyTable, libraries: Sequence[Path], protocol: Protocol) -> Visit:
+    """Time `libraries`, interleaved with the networks that fitted the table's correction as anchors.
+
+    An anchor needs its library in the compiler's cache; nothing is compiled for it.
+    """
+    anchors = [
+        (path, measured.latency_ms)
+        for row, measured in measured_networks(table, "fit")
+        if row.evidence.artefact is not None and (path := bench.compiler.library(row.evidence.artefact)) is not None
+    ]
+    results = bench.runner.time([*libraries, *(path for path, _ in anchors)], protocol)
+    ratios = [
+        now.latency_ms / then_ms
+        for now, (_, then_ms) in zip(results[len(libraries) :], anchors, strict=True)
+        if isinstance(now, Measurement)
+    ]
+    return Visit(tuple(results[: len(libraries)]), float(np.median(ratios)) if ratios else None)

@@ -13,8 +13,9 @@ from hwnas.devices import Measurement, Protocol, RunFailure
 from hwnas.devices.compile import Artefact, CompileJob
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.front import Front, FrontPoint
-from hwnas.engine.hardware import Bench
+from hwnas.engine.hardware import Bench, visit
 from hwnas.engine.run import Run, RunError, write_text
+from hwnas.latency import LatencyTable
 
 
 @dataclass(frozen=True)
@@ -71,19 +72,26 @@ class Verified:
     measurements: dict[Architecture, Measurement]  # raw runs of every candidate
 
 
-def verify(run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int], None] | None = None) -> Verified:
+def verify(
+    run: Run,
+    bench: Bench,
+    table: LatencyTable,
+    front: Front,
+    on_compiled: Callable[[int, int], None] | None = None,
+) -> Verified:
     """Measure the front's points and its runners-up whole, interleaved; the front of what was measured.
 
-    Order and dominance come from measured latency and test accuracy alone. Raises RunError where nothing ran.
+    Order and dominance come from measured latency and test accuracy alone. The provenance says how fast the device
+    was beside the time of its table (`speed_since_table`, a ratio of latencies). Raises RunError where nothing ran.
     """
     points = sorted([*front.points, *front.dominated], key=lambda point: point.latency_predicted_ms)
     libraries, rejected = compile_points(run, bench, points, on_compiled)
     section = run.config.verify
     protocol = replace(bench.protocol, rounds=section.rounds, repeats=section.repeats)
     compiled = [point for point in points if point.architecture in libraries]
-    timed = bench.runner.time([libraries[point.architecture] for point in compiled], protocol)
+    seen = visit(bench, table, [libraries[point.architecture] for point in compiled], protocol)
     verified, measurements = [], {}
-    for point, result in zip(compiled, timed, strict=True):
+    for point, result in zip(compiled, seen.results, strict=True):
         if isinstance(result, RunFailure):
             rejected.append(Rejected(point.architecture, str(result)))
             continue
@@ -97,6 +105,7 @@ def verify(run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int
         "fingerprint": bench.runner.fingerprint().to_json(),
         "verification_protocol": protocol.to_json(),
         "measured": len(verified),
+        "speed_since_table": seen.speed,
         "rejected": [{"indices": list(r.architecture), "reason": r.reason} for r in rejected],
     }
     return Verified(Front.of(verified, provenance=provenance), tuple(rejected), libraries, measurements)
@@ -105,7 +114,13 @@ def verify(run: Run, bench: Bench, front: Front, on_compiled: Callable[[int, int
 def write_measurements(run: Run, verified: Verified) -> None:
     """Keep the raw runs beside the front."""
     rows = [
-        {"indices": list(a), "runs_ms": list(m.runs_ms), "protocol": m.protocol.to_json(), "measured_at": m.measured_at}
+        {
+            "indices": list(a),
+            "runs_ms": list(m.runs_ms),
+            "drift": list(m.drift),
+            "protocol": m.protocol.to_json(),
+            "measured_at": m.measured_at,
+        }
         for a, m in verified.measurements.items()
     ]
     write_text(run.measurements_path, json.dumps(rows))
@@ -119,7 +134,7 @@ def read_measurements(run: Run) -> dict[Architecture, Measurement]:
     try:
         return {
             tuple(row["indices"]): Measurement(
-                tuple(row["runs_ms"]), Protocol.from_json(row["protocol"]), row["measured_at"]
+                tuple(row["runs_ms"]), Protocol.from_json(row["protocol"]), row["measured_at"], tuple(row["drift"])
             )
             for row in json.loads(path.read_text(encoding="utf-8"))
         }

@@ -16,10 +16,10 @@ if __name__ == "__main__":  # compiling starts processes
     run.train(on_epoch=lambda record: print("epoch", record.epoch, "loss", round(record.loss, 3)))
     with open_bench(run) as bench:  # the device, its compiler and its timing process
         table = open_table(run, bench)
-        build_table(run, bench, table, on_event=lambda event: None)
+        build_table(run, bench, table)
         problem = Problem.of(run, Latency.of(run.space, table, predictor="corrected"))
         predicted = front_of(run, problem, search_run(run, problem))
-        verified = verify(run, bench, predicted)
+        verified = verify(run, bench, table, predicted)
         run.write_front(verified.front)
         write_measurements(run, verified)
         export_front(run, bench, verified.front, libraries=verified.libraries)

@@ -74,7 +74,7 @@ def split_noise_floor(measurements: Sequence[Measurement]) -> float:
         rounds = measurement.protocol.rounds
         if rounds < 2 or len(measurement.runs_ms) % rounds:
             raise ValueError(f"{len(measurement.runs_ms)} runs in {rounds} round(s) have no halves: measure 2 or more")
-        runs = np.asarray(measurement.runs_ms).reshape(rounds, -1)  # (rounds, repeats)
+        runs = measurement.steady_ms.reshape(rounds, -1)  # (rounds, repeats)
         odd, even = float(np.median(runs[::2])), float(np.median(runs[1::2]))
         differences.append(abs(odd - even) / measurement.latency_ms)
     if not differences:

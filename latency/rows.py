@@ -64,6 +64,7 @@ def _evidence_columns(evidence: Evidence) -> dict[str, Any]:
     return {
         # a nanosecond is below any clock's step
         "runs_ms": compact([round(run, 6) for run in result.runs_ms]) if isinstance(result, Measurement) else None,
+        "drift": compact(result.drift) if isinstance(result, Measurement) and result.drift else None,
         "error": None if measured else result,
         "measured_at": result.measured_at if isinstance(result, Measurement) else now,
         "artefact": evidence.artefact,
@@ -93,7 +94,8 @@ def evidence_of(row: Row[Any]) -> Evidence:
     result: Measurement | str = row.error or ""
     if row.error is None:
         protocol = Protocol.from_json(json.loads(row.protocol))
-        result = Measurement(tuple(json.loads(row.runs_ms)), protocol, row.measured_at)
+        drift = tuple(json.loads(row.drift)) if row.drift else ()
+        result = Measurement(tuple(json.loads(row.runs_ms)), protocol, row.measured_at, drift)
     return Evidence(result, row.artefact, row.compile_cpu_s)
 
 

@@ -39,6 +39,7 @@ def _evidence() -> list[Column[object]]:
     """Columns that every measured thing has: its runs, or why it has none."""
     return [
         Column("runs_ms", Text),  # JSON list, round after round; null where `error` tells why
+        Column("drift", Text),  # JSON list, a factor a round; null where it is not known
         Column("error", Text),
         Column("measured_at", String(40), nullable=False),
         Column("artefact", String(200)),

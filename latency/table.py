@@ -11,7 +11,7 @@ from typing import Any, Self
 import pandas as pd
 from sqlalchemy import Row, Select, delete, insert, select
 
-from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, Statistic
+from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol
 from hwnas.latency import schema
 from hwnas.latency.block import Block
 from hwnas.latency.database import Database
@@ -153,10 +153,10 @@ class LatencyTable:
             rows = connection.execute(self._query(schema.blocks).order_by(schema.blocks.c.id)).all()
         return [BlockRow(Block.from_json(json.loads(row.block)), evidence_of(row)) for row in rows]
 
-    def latencies_ms(self, statistic: Statistic = "median") -> dict[Block, float]:
+    def latencies_ms(self) -> dict[Block, float]:
         """Latency in ms of every block that ran."""
         return {
-            row.block: row.evidence.result.latency(statistic)
+            row.block: row.evidence.result.latency_ms
             for row in self.block_rows()
             if isinstance(row.evidence.result, Measurement)
         }
@@ -188,12 +188,10 @@ class LatencyTable:
             rows = connection.execute(query).all()
         return [network_row(row) for row in rows]
 
-    def measured(
-        self, role: NetworkRole | None = None, *, statistic: Statistic = "median"
-    ) -> list[tuple[tuple[Block, ...], float]]:
+    def measured(self, role: NetworkRole | None = None) -> list[tuple[tuple[Block, ...], float]]:
         """(blocks, latency in ms) of every network that ran, as a predictor's `fit` takes them."""
         return [
-            (row.blocks, row.evidence.result.latency(statistic))
+            (row.blocks, row.evidence.result.latency_ms)
             for row in self.networks(role)
             if isinstance(row.evidence.result, Measurement)
         ]

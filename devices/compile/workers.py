@@ -17,6 +17,7 @@ from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]  # ships no types
 
+from hwnas.devices.compile.cache import is_whole, library_path
 from hwnas.devices.compile.job import Artefact, CompileFailure, CompileJob, Settings
 from hwnas.devices.compile.lowering import SCHEDULE_VERSION, Schedule
 from hwnas.devices.compile.target import as_target
@@ -71,6 +72,11 @@ class Compiler:
         # a fork server that has imported torch and TVM once starts a worker in milliseconds
         self._context = get_context("forkserver")
         self._context.set_forkserver_preload(["hwnas.devices.compile.worker"])
+
+    def library(self, key: str) -> Path | None:
+        """The compiled library of an artefact's key, None where the cache has lost it."""
+        path = library_path(self._cache, key)
+        return path if is_whole(path, key) else None
 
     def versions(self) -> str:
         """Versions of everything that turns a network into an artefact, the compiler string of a Fingerprint."""

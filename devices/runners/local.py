@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from hwnas.devices.device import Device, DeviceError, Fingerprint
+from hwnas.devices.drift import note_drift
 from hwnas.devices.host import read_fingerprint
 from hwnas.devices.measurement import Measurement, Protocol
 from hwnas.devices.runners import FloatArray, RunFailure
@@ -152,10 +153,9 @@ class LocalRunner:
             self._time_round(order, artefacts, protocol, runs_ms, failures)
         self._release()
         now = self._clock().isoformat(timespec="seconds")
-        return [
-            failures[i] if i in failures else Measurement(tuple(runs_ms[i]), protocol, now)
-            for i in range(len(artefacts))
-        ]
+        ran = [i for i in range(len(artefacts)) if i not in failures]
+        measured = dict(zip(ran, note_drift([Measurement(tuple(runs_ms[i]), protocol, now) for i in ran]), strict=True))
+        return [failures[i] if i in failures else measured[i] for i in range(len(artefacts))]
 
     def close(self) -> None:
         """End the timing process; the next call would start another."""

@@ -17,7 +17,7 @@ from hwnas.engine.cli.failures import told
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import ConfigError, RunConfig, parse_config, read_config
 from hwnas.engine.front import Front
-from hwnas.engine.hardware import Latency, find_device, open_bench, quality
+from hwnas.engine.hardware import Latency, find_device, open_bench, open_table, quality
 from hwnas.engine.run import Run
 
 app = typer.Typer(
@@ -65,7 +65,7 @@ def demo(
         table = stages.build(run, bench, terminal)
         try:
             stages.search(run, table, terminal)
-            verified = stages.verify_front(run, bench, terminal)
+            verified = stages.verify_front(run, bench, table, terminal)
             front = verified.front
             exported = stages.export(run, bench, front, terminal, libraries=verified.libraries)
             report = stages.report(run, table)
@@ -173,8 +173,11 @@ def front_verify(config: Config, out: Out = None, as_json: Json = False) -> None
     """Compile every candidate whole, measure it on the device, score it on the test split, and sort again."""
     run = _run(read_config(config), out=out)
     with open_bench(run) as bench:
-        stages.check_table(run, bench)
-        front = stages.verify_front(run, bench, Terminal()).front
+        table = open_table(run, bench)  # refused where it is of another device
+        try:
+            front = stages.verify_front(run, bench, table, Terminal()).front
+        finally:
+            table.close()
     _show_front(front, as_json, {"front": str(run.front_path)})
 
 

@@ -138,17 +138,21 @@ def search(run: Run, table: LatencyTable, terminal: Terminal) -> Front:
     return front
 
 
-def verify_front(run: Run, bench: Bench, terminal: Terminal) -> Verified:
+def verify_front(run: Run, bench: Bench, table: LatencyTable, terminal: Terminal) -> Verified:
     """Measure the front again on the device, and write what was measured."""
     before = run.front()
     total = len(before.points) + len(before.dominated)
     with terminal.bar("verifying", total=total) as bar:
-        verified = verify(run, bench, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
+        verified = verify(run, bench, table, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
     write_measurements(run, verified)
     run.write_front(verified.front)
     for entry in verified.rejected:
         terminal.say(f"verify: {list(entry.architecture)} is out: {entry.reason}", style="yellow")
     points = verified.front.points
+    speed = verified.front.provenance["speed_since_table"]
+    if speed is not None and abs(speed - 1) > 0.1:
+        how = f"{speed - 1:.0%} slower" if speed > 1 else f"{1 - speed:.0%} faster"
+        terminal.say(f"verify: the device is {how} than when its table was built; measured latencies are of now")
     fastest, slowest = points[0].known_latency_ms, points[-1].known_latency_ms
     terminal.say(
         f"verify: {len(points)} of {total} measured candidates are on the front, "
@@ -160,11 +164,6 @@ def verify_front(run: Run, bench: Bench, terminal: Terminal) -> Verified:
 def table_of(run: Run) -> LatencyTable:
     """The run's latency table, to read. Raises TableError, DeviceError."""
     return LatencyTable.open(run.table_path, device=run.config.device.name)
-
-
-def check_table(run: Run, bench: Bench) -> None:
-    """Raises DeviceError where the run's table was measured on another device than the one at hand."""
-    open_table(run, bench).close()
 
 
 def quality_json(found: PredictionQuality) -> dict[str, Any]:

@@ -165,6 +165,7 @@ def _latency(point: FrontPoint, origin: Origin, measurement: Measurement | None)
         "protocol": None if origin.protocol is None else origin.protocol.to_json(),
         "measured_at": None if measurement is None else measurement.measured_at,
         "runs_ms": None if measurement is None else list(measurement.runs_ms),
+        "drift": None if measurement is None else list(measurement.drift),
     }
 
 

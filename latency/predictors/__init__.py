@@ -10,7 +10,6 @@ from typing import Protocol as Role
 import numpy as np
 from numpy.typing import NDArray
 
-from hwnas.devices import Statistic
 from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.latency.block import Block
 from hwnas.latency.table import LatencyTable
@@ -33,7 +32,7 @@ class LatencyPredictor(Role):
     """Predicts the latency of networks from their blocks, for one device.
 
     A file of this folder is a predictor where it has
-    `for_table(table: LatencyTable, *, statistic: Statistic) -> LatencyPredictor`;
+    `for_table(table: LatencyTable) -> LatencyPredictor`;
     another package names such a function under the entry-point group "hwnas.latency.predictors".
     """
 
@@ -63,12 +62,12 @@ def predictor_names() -> tuple[str, ...]:
     return plugin_names(sys.modules[__name__])
 
 
-def predictor_for(table: LatencyTable, *, name: str = "corrected", statistic: Statistic = "median") -> LatencyPredictor:
+def predictor_for(table: LatencyTable, *, name: str = "corrected") -> LatencyPredictor:
     """The predictor called `name` over `table`, not yet fitted. Raises LookupError that lists the known names.
 
-    Fit it on `table.measured("fit", statistic=statistic)`: blocks and networks are to be of one statistic.
+    Fit it on `table.measured("fit")`.
     """
     found = load_plugin(sys.modules[__name__], name)
     for_table = getattr(found, "for_table", found)
-    predictor: LatencyPredictor = for_table(table, statistic=statistic)
+    predictor: LatencyPredictor = for_table(table)
     return predictor

@@ -12,7 +12,6 @@ from typing import Literal
 
 import numpy as np
 
-from hwnas.devices import Statistic
 from hwnas.latency.block import Block
 from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Prediction
 from hwnas.latency.table import LatencyTable
@@ -125,9 +124,9 @@ class CorrectedSum:
         )
 
 
-def for_table(table: LatencyTable, *, statistic: Statistic) -> CorrectedSum:
+def for_table(table: LatencyTable) -> CorrectedSum:
     """The corrected sum over what `table` holds now, not yet fitted."""
-    return CorrectedSum(table.latencies_ms(statistic), device=table.device.name, failures=table.failures())
+    return CorrectedSum(table.latencies_ms(), device=table.device.name, failures=table.failures())
 
 
 def _affordable(n: int) -> list[Form]:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 from math import comb
-from random import Random
 
 import numpy as np
 import pytest
@@ -26,23 +25,16 @@ def test_the_latency_is_the_median() -> None:
     assert _measurement(1.0, 2.0, 30.0).latency_ms == 2.0
 
 
-def test_the_quiet_latency_is_the_median_of_the_fastest_run_of_each_round() -> None:
-    runs_ms = (1.0, 9.0, 2.0, 8.0, 7.0, 0.1)  # three rounds of two
-    measured = Measurement(runs_ms, Protocol(rounds=3, repeats=2), "now")
-    assert measured.quiet_ms == measured.latency("quiet") == 1.0
-    assert measured.latency("median") == 4.5
+def test_drift_is_divided_out_of_the_latency_and_not_of_the_raw_runs() -> None:
+    measured = Measurement((1.0, 1.2, 2.0, 2.4), Protocol(rounds=2, repeats=2), "now", (1.0, 2.0))
+    assert measured.steady_ms.tolist() == [1.0, 1.2, 1.0, 1.2]
+    assert measured.latency_ms == 1.1
+    assert measured.percentile_ms(100) == 2.4
 
 
-def test_runs_that_fill_no_rounds_have_a_fastest_one() -> None:
-    assert Measurement((3.0, 2.0, 4.0), Protocol(rounds=2, repeats=2), "now").quiet_ms == 2.0
-
-
-@given(st.integers(1, 6), st.integers(1, 6), st.randoms(use_true_random=False))
-def test_the_quiet_latency_agrees_with_sorting_the_fastest_runs(rounds: int, repeats: int, random: Random) -> None:
-    runs_ms = tuple(random.uniform(0.1, 10) for _ in range(rounds * repeats))
-    measured = Measurement(runs_ms, Protocol(rounds=rounds, repeats=repeats), "now")
-    slow = sorted(min(runs_ms[i * repeats : (i + 1) * repeats]) for i in range(rounds))
-    assert measured.quiet_ms == (slow[(rounds - 1) // 2] + slow[rounds // 2]) / 2
+def test_drift_of_other_rounds_is_refused() -> None:
+    with pytest.raises(ValueError, match="3 runs do not fall into 2 rounds"):
+        Measurement((1.0, 1.0, 1.0), Protocol(), "now", (1.0, 1.0))
 
 
 def test_no_run_is_no_measurement() -> None:

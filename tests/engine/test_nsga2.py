@@ -2,11 +2,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_distance
+from pymoo.util.nds.non_dominated_sorting import NonDominatedSorting
 
 from hwnas.engine.algorithms.nsga2 import Nsga2
 from hwnas.engine.algorithms.random import Random
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
 from hwnas.engine.front import hypervolume, non_dominated
+from hwnas.engine.operators import constrained_rank, crowding
 from tests.engine.toy_spaces import GATED, every
 
 BITS = tuple(Gene(f"bit{i}", (0, 1)) for i in range(12))
@@ -112,3 +117,17 @@ def test_nothing_told_changes_nothing() -> None:
 def test_asking_before_telling_gives_more_rows() -> None:
     algorithm = Nsga2(BITS, population=4, rng=np.random.default_rng(0))
     assert len(np.unique(np.concatenate([algorithm.ask(), algorithm.ask()]), axis=0)) == 8
+
+
+@settings(deadline=None, max_examples=30)
+@given(seed=st.integers(0, 10_000), n=st.integers(3, 60), objectives=st.integers(2, 3))
+def test_ranks_and_crowding_are_those_of_pymoo(seed: int, n: int, objectives: int) -> None:
+    costs = np.random.default_rng(seed).random((n, objectives))
+    rank = constrained_rank(costs, np.zeros(n))
+    distance = crowding(costs, rank)
+    for number, front in enumerate(NonDominatedSorting().do(costs)):
+        assert (rank[front] == number).all()
+        if len(front) < 3:
+            continue  # everybody is at an end: infinite for us, and zero for pymoo where there is one
+        # pymoo takes the mean over the objectives, Deb the sum
+        np.testing.assert_allclose(distance[front], objectives * calc_crowding_distance(costs[front]))

@@ -126,7 +126,7 @@ def test_networks_are_measured_whole_and_once(table: LatencyTable) -> None:
     assert [row.label for row in rows] == ["net 1", "net 2", "net 3"]
     assert [row.evidence.result.latency_ms for row in rows] == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
     assert rows[0].blocks == (conv_block(1), conv_block(2))
-    assert table.measured("fit", statistic="quiet")[1] == ((conv_block(2), conv_block(3)), 2.0)
+    assert table.measured("fit")[1] == ((conv_block(2), conv_block(3)), 2.0)
     assert table.measured("check") == []
 
 

@@ -110,7 +110,6 @@ def test_a_table_gives_a_predictor(tmp_path: Path) -> None:
     table = LatencyTable.open_for(tmp_path / "t.sqlite", DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
     build(table, [A, C], compiler=ToyCompiler(), runner=ToyRunner(), protocol=PROTOCOL)
     assert predictor_for(table).predict([[A, C]])[0].mean_ms == 5.0
-    assert predictor_for(table, statistic="quiet").predict([[A, C]])[0].mean_ms == 5.0
     with pytest.raises(LookupError, match="'toy'"):
         predictor_for(table).predict([[B]])
 
