@@ -26,6 +26,22 @@ Schedule = Literal["cpu", "none"]
 SCHEDULE_VERSION = "2"  # part of the cache key: change it with every change of the code that is generated
 
 
+# Operators whose import as they are gives the kernels that torch's decompositions give, in 0.5 CPU-s less a block (of
+# 1.4). Others are decomposed first: a BatchNorm imported whole, for one, computes something else.
+WHOLE_OPERATORS = frozenset(
+    f"aten.{name}"
+    for name in (
+        "conv2d.default",
+        "relu.default",
+        "hardswish.default",
+        "hardsigmoid.default",
+        "mean.dim",
+        "mul.Tensor",
+        "add.Tensor",
+        "linear.default",
+    )
+)
+
 # relax's OpPatternKind: 2 is injective, 4 fuses with the element-wise operators behind it; the first prefix holds
 PATTERNS = {"last_enter": 2, "last_leave": 2, "last_": 4}
 
@@ -57,11 +73,9 @@ def import_torch(model: nn.Module, inputs: Shapes) -> Module:
     examples = tuple(torch.zeros(shape) for shape in inputs)
     with torch.no_grad():
         exported = torch.export.export(fold_batch_norm(model), examples)
-        try:
-            # the same kernels in 0.5 CPU-s less a block (of 1.4) than after torch's decompositions
-            return from_exported_program(exported, keep_params_as_input=False, run_ep_decomposition=False)
-        except AssertionError:  # an operator that TVM knows in its decomposed form alone
-            return from_exported_program(exported, keep_params_as_input=False)
+    used = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
+    decompose = not used <= WHOLE_OPERATORS
+    return from_exported_program(exported, keep_params_as_input=False, run_ep_decomposition=decompose)
 
 
 def content_key(module: Module, target: str, versions: str) -> str:
