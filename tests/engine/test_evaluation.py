@@ -88,8 +88,6 @@ def test_nothing_is_computed_twice(tmp_path: Path) -> None:
 def test_another_supernet_is_another_context(tmp_path: Path) -> None:
     evaluator = _evaluator(tmp_path)
     before = evaluator.context
-    nn.init.zeros_(evaluator.supernet.classify.bias)
-    assert evaluator.context == before or state_digest(evaluator.supernet) in evaluator.context
     nn.init.ones_(evaluator.supernet.classify.bias)
     assert evaluator.context != before
 
