@@ -95,14 +95,15 @@ def test_every_point_is_exported_whole(demo: tuple[Path, dict[str, Any]]) -> Non
         assert verify_export(folder) == []
 
 
-def test_a_second_demo_reuses_what_the_first_left(demo: tuple[Path, dict[str, Any]]) -> None:
-    before = (demo[0] / "demo-fast" / "supernet" / "checkpoint.json").stat().st_mtime_ns
-    done = hwnas("demo", "--fast", "--out", demo[0])
+def test_a_second_demo_reuses_what_the_first_left(run: tuple[Path, Path]) -> None:
+    checkpoint = run[0] / "demo-fast" / "supernet" / "checkpoint.json"
+    before = checkpoint.stat().st_mtime_ns
+    done = hwnas("demo", "--fast", "--out", run[0])
     assert done.returncode == 0, done.stderr
     assert "supernet: reused the checkpoint of 8 epochs" in done.stderr
     assert "table: reused 20 blocks and 7 networks" in done.stderr
     assert "60 evaluations are known already" in done.stderr
-    assert (demo[0] / "demo-fast" / "supernet" / "checkpoint.json").stat().st_mtime_ns == before
+    assert checkpoint.stat().st_mtime_ns == before
 
 
 def test_pick_keeps_the_limit_and_names_the_nearest(run: tuple[Path, Path], demo: tuple[Path, dict[str, Any]]) -> None:
