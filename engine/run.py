@@ -163,9 +163,11 @@ class Run:
             raise RunError(str(error)) from error
 
     def write_front(self, front: Front) -> None:
-        """Write the front as JSON and CSV."""
+        """Write the front as JSON and CSV; a verified one once more, under its own name."""
         front.write(self.front_path)
         front.write(self.front_path.with_suffix(".csv"))
+        if any(point.verified for point in front.points):
+            front.write(self.folder / "front.verified.json")  # which a later search leaves alone
 
     def provenance(self) -> dict[str, object]:
         """What a front of this run depends on."""

@@ -10,7 +10,6 @@ from hwnas.latency.builder import (
     Network,
     build,
     coverage,
-    measure_networks,
 )
 from hwnas.latency.database import TableError
 from hwnas.latency.predictors import (
@@ -44,7 +43,6 @@ __all__ = [
     "block_factory",
     "build",
     "coverage",
-    "measure_networks",
     "predictor_for",
     "predictor_names",
     "split_noise_floor",

@@ -17,7 +17,7 @@ from hwnas.latency.table import LatencyTable
 
 # CPU-seconds to compile a block before this table knows its own: 1.4 to 1.7 for MBConv blocks on a quiet machine
 _COMPILE_CPU_S = 1.6
-# Small blocks and networks of a few ms: 500 of them are timed in about half a minute
+# Every block of a usual space, so that one visit to the device times all of them
 CHUNK = 500
 
 
@@ -128,31 +128,12 @@ def build(
     with other work on it do not add up. A block that does not compile or run becomes a row with its error. After a
     kill, call it again: what was committed stays, what was compiled is found in the compiler's cache. Nothing is
     timed while compiling processes are busy.
-    Raises LookupError for a block whose factory is not installed, before anything is compiled, and BuildError where
-    nothing works at all.
+    Raises LookupError for a block whose factory is not installed and ValueError for a network that the table holds
+    in the other role (what fitted a correction cannot check it), both before anything is compiled, and BuildError
+    where nothing works at all.
     """
     todo = [_Work.of_block(block) for block in dict.fromkeys(blocks)]
     todo += _network_works(table, fit, "fit") + _network_works(table, check, "check")
-    return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
-
-
-def measure_networks(
-    table: LatencyTable,
-    networks: Iterable[Network],
-    role: NetworkRole,
-    *,
-    compiler: JobCompiler,
-    runner: Runner,
-    protocol: Protocol,
-    chunk: int = CHUNK,
-    on_event: Callable[[Event], None] = _ignore,
-    clock: Callable[[], float] = perf_counter,
-) -> BuildReport:
-    """Compile and time whole networks that the table lacks, a chunk a transaction.
-
-    Raises ValueError for a network that the table holds in the other role: what fitted a correction cannot check it.
-    """
-    todo = _network_works(table, networks, role)
     return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
 
 

@@ -15,7 +15,6 @@ from hwnas.latency import (
     Network,
     build,
     coverage,
-    measure_networks,
 )
 from tests.latency.factories import conv, conv_block, two_convs
 from tests.latency.toys import DEVICE, FINGERPRINT, PROTOCOL, ToyCompiler, ToyRunner
@@ -121,7 +120,7 @@ NETWORKS = [Network(f"net {c}", two_convs, ((1, c, 4, 4),), (conv_block(c), conv
 
 def test_networks_are_measured_whole_and_once(table: LatencyTable) -> None:
     for _ in range(2):
-        measure_networks(table, NETWORKS, "fit", compiler=ToyCompiler(), runner=ToyRunner(), protocol=PROTOCOL, chunk=2)
+        build(table, [], fit=NETWORKS, compiler=ToyCompiler(), runner=ToyRunner(), protocol=PROTOCOL, chunk=2)
     rows = table.networks("fit")
     assert [row.label for row in rows] == ["net 1", "net 2", "net 3"]
     assert [row.evidence.result.latency_ms for row in rows] == [1.0, 2.0, 3.0]  # type: ignore[union-attr]
@@ -132,9 +131,9 @@ def test_networks_are_measured_whole_and_once(table: LatencyTable) -> None:
 
 def test_a_network_that_fitted_cannot_check(table: LatencyTable) -> None:
     tools = {"compiler": ToyCompiler(), "runner": ToyRunner(), "protocol": PROTOCOL}
-    measure_networks(table, NETWORKS[:1], "fit", **tools)  # type: ignore[arg-type]
+    build(table, [], fit=NETWORKS[:1], **tools)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'fit' network and cannot be 'check' too"):
-        measure_networks(table, NETWORKS, "check", **tools)  # type: ignore[arg-type]
+        build(table, [], check=NETWORKS, **tools)  # type: ignore[arg-type]
 
 
 def test_the_recipe_of_a_block_is_its_factory() -> None:

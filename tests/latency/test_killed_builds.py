@@ -16,7 +16,7 @@ import pytest
 
 from hwnas.devices import Protocol, open_runner, probe_host
 from hwnas.devices.compile import Compiler
-from hwnas.latency import Block, BuildReport, Committed, LatencyTable, Network, build, measure_networks
+from hwnas.latency import Block, BuildReport, Committed, LatencyTable, Network, build
 from hwnas.latency.builder import Event
 from tests.latency.factories import conv_block, two_convs
 from tests.latency.toys import DEVICE, FINGERPRINT, PROTOCOL, ToyCompiler, ToyRunner
@@ -144,7 +144,7 @@ def test_a_whole_network_is_compiled_and_measured(killed: tuple[Path, set[Block]
     with Compiler(host.target, cache=folder / "cache", workers=1, timeout_s=120) as compiler:
         runner = open_runner(host, compiler=compiler.versions())
         table = LatencyTable.open_for(folder / "t.sqlite", host, fingerprint=runner.fingerprint(), protocol=SHORT)
-        measure_networks(table, [network], "check", compiler=compiler, runner=runner, protocol=SHORT)
+        build(table, [], check=[network], compiler=compiler, runner=runner, protocol=SHORT)
         runner.close()
     (row,) = table.networks("check")
     assert not isinstance(row.evidence.result, str)
