@@ -16,6 +16,7 @@ from hwnas.latency.predictors import (
     AdditivePredictor,
     LatencyPredictor,
     Prediction,
+    Predictions,
     predictor_for,
     predictor_names,
 )
@@ -39,6 +40,7 @@ __all__ = [
     "NetworkRow",
     "Prediction",
     "PredictionQuality",
+    "Predictions",
     "TableError",
     "block_factory",
     "build",

@@ -9,11 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
+from typing import Protocol as Role
 
 import numpy as np
 
 from hwnas.latency.block import Block
-from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Prediction
+from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Predictions
 from hwnas.latency.table import LatencyTable
 
 Form = Literal["sum", "slope", "slope+constant", "slope+block", "slope+constant+block"]
@@ -63,6 +64,14 @@ def fit_correction(sums_ms: FloatArray, counts: FloatArray, measured_ms: FloatAr
     return Correction(form, slope, constant_ms, overhead_ms, errors[form], tuple(errors.items()))
 
 
+class BlockEstimator(Role):
+    """Latencies of blocks that were never measured."""
+
+    def estimate(self, blocks: Sequence[Block]) -> tuple[FloatArray, FloatArray]:
+        """(mean, standard deviation) in ms, each (blocks,). Raises LookupError for a block it can say nothing of."""
+        ...
+
+
 class CorrectedSum:
     """Corrected sum of latencies; before `fit`, the plain sum with a wide deviation."""
 
@@ -72,51 +81,80 @@ class CorrectedSum:
         *,
         device: str = "the device",
         failures: Mapping[Block, str] | None = None,
-        allow_missing: bool = False,
+        estimator: BlockEstimator | None = None,
     ) -> None:
-        """`allow_missing`: predict from the blocks that are there and name the others, instead of raising."""
+        """Blocks without a latency are asked of `estimator`; without one they are a LookupError."""
         self._latencies_ms = latencies_ms
         self._device = device
         self._failures = failures or {}
-        self._allow_missing = allow_missing
+        self._estimator = estimator
+        self._estimates_ms: dict[Block, tuple[float, float]] = {}  # (mean, deviation) of blocks asked for so far
         self.correction = Correction()
 
     def fit(self, networks: Sequence[MeasuredNetwork]) -> None:
         """Fit the correction on (blocks, measured ms) of whole networks. Raises LookupError for a missing block."""
-        self._check([block for blocks, _ in networks for block in blocks])
-        sums_ms = np.array([sum(self._latencies_ms[block] for block in blocks) for blocks, _ in networks])
-        counts = np.array([len(blocks) for blocks, _ in networks], dtype=np.float64)
+        sums_ms, _, counts = self._sums([blocks for blocks, _ in networks])
         measured_ms = np.array([latency_ms for _, latency_ms in networks], dtype=np.float64)
         self.correction = fit_correction(sums_ms, counts, measured_ms)
 
-    def predict(self, networks: Sequence[Sequence[Block]]) -> list[Prediction]:
-        """One prediction a network. Raises LookupError for missing blocks unless they are allowed."""
-        if not self._allow_missing:
-            self._check([block for blocks in networks for block in blocks])
-        return [self._predict(blocks) for blocks in networks]
+    def predict(self, networks: Sequence[Sequence[Block]]) -> Predictions:
+        """Latencies of all `networks`. Raises LookupError for missing blocks that nothing estimates."""
+        sums_ms, stds_ms, counts = self._sums(networks)
+        sums_ms = sums_ms + self.correction.block_overhead_ms * counts
+        missing = tuple(
+            tuple(dict.fromkeys(block for block in blocks if block not in self._latencies_ms)) for blocks in networks
+        )
+        return Predictions(self.correct(sums_ms), self.std_ms(sums_ms, stds_ms), missing)
 
     def block_ms(self, block: Block) -> float:
         """What `block` adds to the sum that `correct` takes: its latency and its share of the correction, in ms."""
-        if block not in self._latencies_ms:
-            self._check([block])
-        return self._latencies_ms[block] + self.correction.block_overhead_ms
+        return self._block(block)[0] + self.correction.block_overhead_ms
+
+    def block_std_ms(self, block: Block) -> float:
+        """Deviation of the estimate of `block` in ms; 0 where it was measured, whose noise `fit` has seen already."""
+        return self._block(block)[1]
 
     def correct(self, sums: FloatArray) -> FloatArray:
         """Sums of `block_ms` over a network's blocks, any shape -> latencies in ms, the same shape."""
         return self.correction.constant_ms + self.correction.slope * np.asarray(sums, dtype=np.float64)
 
-    def _predict(self, blocks: Sequence[Block]) -> Prediction:
-        missing = tuple(dict.fromkeys(block for block in blocks if block not in self._latencies_ms))
-        total_ms = sum(self.block_ms(block) for block in blocks if block in self._latencies_ms)
-        mean_ms = float(self.correct(np.array(total_ms)))
-        return Prediction(mean_ms, abs(mean_ms) * self.correction.relative_std, missing)
+    def std_ms(self, sums: FloatArray, stds: FloatArray) -> FloatArray:
+        """Deviations in ms of the latencies with these sums of `block_ms` and of `block_std_ms`, the same shape.
 
-    def _check(self, blocks: Sequence[Block]) -> None:
+        The estimates' deviations are added up, not their squares: estimates of blocks of one kind err together, and
+        the sum bounds the deviation whatever their correlation.
+        """
+        seen = self.correction.relative_std * np.abs(self.correct(sums))
+        return np.hypot(seen, self.correction.slope * np.asarray(stds, dtype=np.float64))
+
+    def _sums(self, networks: Sequence[Sequence[Block]]) -> tuple[FloatArray, FloatArray, FloatArray]:
+        """Sums of latencies and of deviations in ms, and numbers of blocks, each (networks,)."""
+        self._prepare([block for blocks in networks for block in blocks])
+        pairs = [[self._block(block) for block in blocks] for blocks in networks]
+        sums_ms = np.array([sum(mean for mean, _ in pair) for pair in pairs], dtype=np.float64)
+        stds_ms = np.array([sum(std for _, std in pair) for pair in pairs], dtype=np.float64)
+        return sums_ms, stds_ms, np.array([len(pair) for pair in pairs], dtype=np.float64)
+
+    def _block(self, block: Block) -> tuple[float, float]:
+        latency_ms = self._latencies_ms.get(block)
+        if latency_ms is not None:
+            return latency_ms, 0.0
+        if block not in self._estimates_ms:
+            self._prepare([block])
+        return self._estimates_ms[block]
+
+    def _prepare(self, blocks: Sequence[Block]) -> None:
+        """Estimate what was not measured, all at once. Raises LookupError where nothing estimates."""
         distinct = list(dict.fromkeys(blocks))
-        missing = [block for block in distinct if block not in self._latencies_ms]
+        missing = [block for block in distinct if block not in self._latencies_ms and block not in self._estimates_ms]
+        failed = [block for block in missing if block in self._failures]
         if not missing:
             return
-        failed = [block for block in missing if block in self._failures]
+        if self._estimator is not None and not failed:  # what failed has no latency to estimate
+            means_ms, stds_ms = self._estimator.estimate(missing)
+            found = zip(means_ms.tolist(), stds_ms.tolist(), strict=True)
+            self._estimates_ms.update(zip(missing, found, strict=True))
+            return
         reason = f", {len(failed)} of them tried and failed ({self._failures[failed[0]]})" if failed else ""
         raise LookupError(
             f"{len(missing)} of {len(distinct)} blocks have no latency on {self._device!r}, first {missing[0]}"

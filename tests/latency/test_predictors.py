@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.devices.plugins import load_plugin
-from hwnas.latency import LatencyTable, Prediction, build, predictor_for, predictor_names, predictors
+from hwnas.latency import (
+    Block,
+    LatencyTable,
+    Prediction,
+    Predictions,
+    build,
+    predictor_for,
+    predictor_names,
+    predictors,
+)
+from hwnas.latency.predictors import FloatArray
 from hwnas.latency.predictors.corrected import CorrectedSum, fit_correction
 from tests.latency.factories import conv_block
 from tests.latency.predictor_contract import PredictorContract
@@ -100,10 +111,40 @@ def test_missing_blocks_are_an_error_with_their_number_and_the_cure() -> None:
         predictor.fit([([A, C], 1.0)])
 
 
-def test_missing_blocks_may_be_allowed_and_are_named() -> None:
-    (prediction,) = CorrectedSum({A: 1.0}, allow_missing=True).predict([[A, B, B, C]])
-    assert prediction.mean_ms == 1.0
-    assert prediction.missing == (B, C)
+class Guess:
+    """Estimates every block at 3 ms, give or take 1."""
+
+    def estimate(self, blocks: Sequence[Block]) -> tuple[FloatArray, FloatArray]:
+        return np.full(len(blocks), 3.0), np.full(len(blocks), 1.0)
+
+
+def test_estimated_blocks_are_named_and_widen_the_interval() -> None:
+    measured, estimated = CorrectedSum({A: 1.0}, estimator=Guess()).predict([[A, A], [A, B, B, C]])
+    assert (measured.mean_ms, measured.std_ms, measured.missing) == (2.0, 0.5, ())
+    assert estimated.mean_ms == pytest.approx(1 + 3 + 3 + 3)
+    assert estimated.std_ms == pytest.approx(np.hypot(0.25 * 10, 3 * 1.0))
+    assert estimated.missing == (B, C)
+
+
+def test_a_block_that_failed_is_not_estimated() -> None:
+    predictor = CorrectedSum({A: 1.0}, failures={B: "did not compile: no"}, estimator=Guess())
+    with pytest.raises(LookupError, match="tried and failed"):
+        predictor.predict([[A, B]])
+
+
+def test_predictions_are_arrays_and_single_predictions() -> None:
+    predictions = CorrectedSum(MEDIANS).predict([[A], [A, B]])
+    assert predictions.mean_ms == pytest.approx([1.0, 3.0])
+    assert predictions.std_ms == pytest.approx([0.25, 0.75])
+    assert list(predictions) == [predictions[0], predictions[1]] == [Prediction(1.0, 0.25), Prediction(3.0, 0.75)]
+    low, high = predictions.interval_ms(0.9)
+    assert low == pytest.approx([1 - 1.645 * 0.25, 3 - 1.645 * 0.75], abs=1e-3)
+    assert high == pytest.approx([1 + 1.645 * 0.25, 3 + 1.645 * 0.75], abs=1e-3)
+
+
+def test_predictions_of_unequal_lengths_are_refused() -> None:
+    with pytest.raises(ValueError, match="2 means, 1 deviations"):
+        Predictions(np.ones(2), np.ones(1), ((),))
 
 
 def test_a_table_gives_a_predictor(tmp_path: Path) -> None:
