@@ -5,14 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 
-from sqlalchemy import Column, Float, MetaData, String, Table, create_engine, event, select
-from sqlalchemy.engine import Engine
-from sqlalchemy.exc import DatabaseError, OperationalError
+from sqlalchemy import Column, Float, MetaData, String, Table, func, select
 
 from hwnas.engine.architecture import Architecture
-from hwnas.latency.database import insert_new_statement
+from hwnas.latency.database import Database, Layout
 
 METADATA = MetaData()
 EVALUATIONS = Table(
@@ -30,24 +27,23 @@ class JournalError(RuntimeError):
     """A journal that cannot be read or written."""
 
 
+LAYOUT = Layout(METADATA, "journal", "start the search anew", JournalError)
+
+
 class Journal:
-    """Values of architectures by context and metric."""
+    """Values of architectures by context and metric, in SQLite or PostgreSQL.
+
+    Raises JournalError wherever the database cannot be opened, read or written.
+    """
 
     def __init__(self, url: str) -> None:
         self.url = url
-        try:
-            self._engine = _open(url)
-            METADATA.create_all(self._engine)
-        except (OperationalError, DatabaseError, OSError) as error:
-            reason = str(getattr(error, "orig", None) or error)
-            raise JournalError(
-                f"{url}: cannot be used as a journal ({reason}): give a writable folder, or move the file away"
-            ) from error
+        self._database = Database(url, create=True, layout=LAYOUT)
 
     def read(self, context: str, metric: str, architectures: Sequence[Architecture]) -> dict[Architecture, float]:
         """The values that are known, of those asked for."""
         known: dict[Architecture, float] = {}
-        with self._engine.connect() as connection:
+        with self._database.reading() as connection:
             for start in range(0, len(architectures), 500):  # SQLite allows 32,766 parameters a statement
                 keys = [json.dumps(a) for a in architectures[start : start + 500]]
                 query = select(EVALUATIONS.c.architecture, EVALUATIONS.c.value).where(
@@ -67,33 +63,15 @@ class Journal:
             "value": value,
             "evaluated_at": datetime.now(UTC).isoformat(timespec="seconds"),
         }
-        with self._engine.begin() as connection:
+        with self._database.writing() as connection:
             # another process may have computed it meanwhile: the first value stays
-            connection.execute(insert_new_statement(EVALUATIONS, self._engine.dialect.name), row)
+            self._database.insert_new(connection, EVALUATIONS, [row])
 
     def count(self) -> int:
         """Evaluations kept."""
-        with self._engine.connect() as connection:
-            return len(connection.execute(select(EVALUATIONS.c.metric)).all())
+        with self._database.reading() as connection:
+            return connection.execute(select(func.count()).select_from(EVALUATIONS)).scalar_one()
 
     def close(self) -> None:
         """Let go of the database."""
-        self._engine.dispose()
-
-
-def _open(url: str) -> Engine:
-    engine = create_engine(url)
-    if engine.dialect.name == "sqlite":
-        database = engine.url.database
-        if database:
-            Path(database).parent.mkdir(parents=True, exist_ok=True)
-
-        @event.listens_for(engine, "connect")
-        def _settings(connection: object, _: object) -> None:
-            cursor = connection.cursor()  # type: ignore[attr-defined]  # a DBAPI connection
-            cursor.execute("PRAGMA journal_mode=WAL")  # a killed writer loses nothing that was committed
-            cursor.execute("PRAGMA synchronous=NORMAL")
-            cursor.execute("PRAGMA busy_timeout=30000")
-            cursor.close()
-
-    return engine
+        self._database.close()

@@ -21,7 +21,7 @@ from hwnas.latency.predictors import (
     predictor_names,
 )
 from hwnas.latency.quality import PredictionQuality, split_noise_floor
-from hwnas.latency.rows import BlockRow, Evidence, NetworkRow
+from hwnas.latency.rows import BlockRow, DriftCheck, Evidence, NetworkRow, Quoted, Visit
 from hwnas.latency.table import LatencyTable
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Committed",
     "Compiled",
     "Coverage",
+    "DriftCheck",
     "Evidence",
     "LatencyPredictor",
     "LatencyTable",
@@ -41,7 +42,9 @@ __all__ = [
     "Prediction",
     "PredictionQuality",
     "Predictions",
+    "Quoted",
     "TableError",
+    "Visit",
     "block_factory",
     "build",
     "coverage",
