@@ -14,12 +14,39 @@ class DeviceError(RuntimeError):
     """A device cannot be reached, or is not the device that was asked for."""
 
 
+class NoTrackerError(DeviceError):
+    """Nothing, or no tracker, answers where the tracker should be."""
+
+
+class UnknownKeyError(DeviceError):
+    """The tracker knows no board under the key."""
+
+
+class NoFreeBoardError(DeviceError):
+    """Every board under the key is busy, and stayed so for as long as one may wait."""
+
+
+class BoardLostError(DeviceError):
+    """The server on the board died, or the way to it broke; what was under way there has to be done again."""
+
+
+class WrongBoardError(DeviceError):
+    """The board is there and is not what the device says: another architecture or another runtime."""
+
+
+# Names by which a timing process tells its parent how a device was lost.
+LOST: dict[str, type[DeviceError]] = {
+    kind.__name__: kind for kind in (NoTrackerError, UnknownKeyError, NoFreeBoardError, BoardLostError, WrongBoardError)
+}
+
+
 @dataclass(frozen=True, slots=True)
 class Device:
     """A place where networks run: what to compile for and how to reach it.
 
     `target` is a TVM target as JSON text (dictionaries are not hashable, and a target has nested ones);
-    `runner` is the file name in `devices/runners` that opens it; `address` is for that runner alone.
+    `runner` is the file name in `devices/runners` that opens it; `address` is for that runner alone;
+    `runtime` is the file name in `devices/runtimes` of what executes the artefacts there.
     """
 
     name: str
@@ -28,6 +55,7 @@ class Device:
     runner: str = "local"
     address: str = ""
     threads: int = 1
+    runtime: str = "tvm"  # file name in `devices/runtimes`
 
     def to_json(self) -> dict[str, Any]:
         """The device as plain JSON values."""
@@ -60,6 +88,8 @@ class Fingerprint:
     load_1m: float | None = None
     niceness: int | None = None  # what the timing process was granted, whatever the protocol asked for
     pinned_to: tuple[int, ...] = ()  # cores that the timing process was held on; empty where it was free
+    modelled: bool = False  # a formula answered, no device was measured
+    board: str = ""  # which of several equal boards answered, e.g. its host and port
 
     @property
     def identity(self) -> str:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import re
-from importlib.metadata import version
 from pathlib import Path
 
 from hwnas.devices.device import Device, Fingerprint
+from hwnas.devices.runtimes import find_runtime
 
 UNKNOWN = "unknown"
 
@@ -17,12 +17,13 @@ _X86_EXTENSIONS = re.compile(r"sse4_[12]|avx.*|fma|f16c|amx_.*")
 _ARM_EXTENSIONS = re.compile(r"neon|vfpv4|asimd(hp|dp|fhm)?|fphp|i8mm|bf16|sve2?|sme")
 
 
-def probe_host() -> Device:
-    """This machine's CPU as the device "host", one thread, opened by the local runner."""
+def probe_host(runtime: str = "tvm") -> Device:
+    """This machine's CPU, one thread, opened by the local runner: "host", or "host-RUNTIME" by another runtime."""
     # the compiler's folder loads TVM, which who only reads a fingerprint need not wait for
     from hwnas.devices.compile import host_target
 
-    return Device(name="host", target=host_target(), kind="edge-cpu", runner="local")
+    name = "host" if runtime == "tvm" else f"host-{runtime}"
+    return Device(name=name, target=host_target(), kind="edge-cpu", runner="local", runtime=runtime)
 
 
 def read_fingerprint(
@@ -45,7 +46,7 @@ def read_fingerprint(
         cores=os.cpu_count() or 1,
         isa=instruction_set(cpuinfo),
         os=f"{platform.system()} {platform.release()} {platform.machine()}",
-        runtime=f"tvm {version('apache-tvm')}",
+        runtime=find_runtime(device.runtime).version(),
         compiler=compiler,
         target=device.target,
         threads=device.threads,

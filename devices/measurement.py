@@ -10,6 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binom
 
+TAIL_RUNS = 200  # fewest runs a 99th percentile is read from: two of them lie beyond it
+
+_MAD_TO_STD = 1.4826  # of a normal distribution
+
 
 @dataclass(frozen=True, slots=True)
 class Protocol:
@@ -20,8 +24,13 @@ class Protocol:
     falls on all of them alike. Many short rounds beat few long ones: runs of one round share its luck.
     """
 
-    rounds: int = 20
+    rounds: int = 20  # at least
     repeats: int = 5  # timed calls a round
+    max_rounds: int = 0  # at most, for what is not yet known to `precision`; below `rounds`: never more than those
+    precision: float = 0.02  # half the median's 95 % interval, relative to the median
+    burn_in: int = 3  # rounds at most that are not kept, until two in a row agree
+    cool_down_s: float = 2.0  # rest where rounds become slower and slower
+    flush_mib: int = 0  # written over the caches before each call; 0: caches are hot
     warmup: int = 2  # calls before the timed ones of a round, not kept: only the first is 5 to 15 % slow
     threads: int = 1
     pinned: bool = True  # to one core
@@ -31,8 +40,13 @@ class Protocol:
 
     @property
     def runs(self) -> int:
-        """Timed calls an artefact."""
+        """Timed calls an artefact, at least."""
         return self.rounds * self.repeats
+
+    @property
+    def cache(self) -> str:
+        """State of the caches when a call begins: "hot" or "flushed"."""
+        return f"flushed ({self.flush_mib} MiB)" if self.flush_mib else "hot"
 
     def to_json(self) -> dict[str, Any]:
         """The protocol as plain JSON values."""
@@ -52,6 +66,7 @@ class Measurement:
     protocol: Protocol
     measured_at: str  # ISO 8601, UTC
     drift: tuple[float, ...] = ()  # speed of the device in each round, common to the batch; none: not known
+    energy_mj: float | None = None  # of one run, where a counter or a model says so
 
     def __post_init__(self) -> None:
         if not self.runs_ms:
@@ -73,6 +88,27 @@ class Measurement:
     def percentile_ms(self, q: float) -> float:
         """The q-th percentile of the raw runs, q in 0..100: a tail is what a user meets, drift included."""
         return float(np.percentile(self.runs_ms, q))
+
+    def tail_ms(self, q: float) -> float:
+        """The q-th percentile where there are runs enough to speak of a tail. Raises ValueError below `TAIL_RUNS`."""
+        if len(self.runs_ms) < TAIL_RUNS:
+            raise ValueError(
+                f"the {q:g}th percentile of {len(self.runs_ms)} runs is luck: measure at least {TAIL_RUNS} "
+                "(rounds times repeats)"
+            )
+        return self.percentile_ms(q)
+
+    @property
+    def outliers(self) -> int:
+        """Steady runs farther from the median than three scaled median absolute deviations; they stay in `runs_ms`."""
+        steady = self.steady_ms
+        distance = np.abs(steady - np.median(steady))
+        return int(np.sum(distance > 3 * _MAD_TO_STD * np.median(distance)))
+
+    def relative_ci(self, confidence: float = 0.95) -> float:
+        """Half the width of `ci_ms`, relative to the median."""
+        low, high = self.ci_ms(confidence)
+        return (high - low) / 2 / self.latency_ms
 
     def ci_ms(self, confidence: float = 0.95) -> tuple[float, float]:
         """Distribution-free confidence interval of the median, from order statistics.

@@ -71,7 +71,7 @@ def split_noise_floor(measurements: Sequence[Measurement]) -> float:
     """
     differences = []
     for measurement in measurements:
-        rounds = measurement.protocol.rounds
+        rounds = len(measurement.runs_ms) // measurement.protocol.repeats
         if rounds < 2 or len(measurement.runs_ms) % rounds:
             raise ValueError(f"{len(measurement.runs_ms)} runs in {rounds} round(s) have no halves: measure 2 or more")
         runs = measurement.steady_ms.reshape(rounds, -1)  # (rounds, repeats)

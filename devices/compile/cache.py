@@ -27,9 +27,9 @@ class Manifest:
     inputs: Shapes
 
 
-def library_path(cache: Path, key: str) -> Path:
-    """Where the library of `key` lies. A path is never reused for other code: a process that has loaded it keeps it."""
-    return cache / f"{key}.so"
+def library_path(cache: Path, key: str, suffix: str = ".so") -> Path:
+    """Where the artefact of `key` lies. A path is never reused for other code: who has loaded it keeps it."""
+    return cache / f"{key}{suffix}"
 
 
 def read_manifest(path: Path) -> Manifest:
@@ -58,14 +58,22 @@ def is_whole(path: Path, key: str) -> bool:
         return False
 
 
-def store(cache: Path, manifest: Manifest, write: Callable[[Path], None]) -> Path:
+def content(path: Path) -> bytes:
+    """What a runtime wrote, without the manifest. Raises ValueError for a file that is not whole."""
+    read_manifest(path)
+    data = path.read_bytes()
+    size, _, _ = _TRAILER.unpack(data[-_TRAILER.size :])
+    return data[: len(data) - _TRAILER.size - size]
+
+
+def store(cache: Path, manifest: Manifest, write: Callable[[Path], None], suffix: str = ".so") -> Path:
     """Let `write` fill a temporary file, seal it with `manifest` and rename it into place: readers see all or none."""
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as folder:
-        draft = Path(folder) / f"{manifest.key}.so"
+        draft = library_path(Path(folder), manifest.key, suffix)
         write(draft)
         seal(draft, manifest)
-        final = library_path(cache, manifest.key)
+        final = library_path(cache, manifest.key, suffix)
         os.replace(draft, final)
     return final
 

@@ -27,7 +27,7 @@ class CompileJob:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """A compiled network: a shared library `<cache>/<key>.so` and the CPU-seconds this job took, linker included."""
+    """A compiled network: its file in the cache and the CPU-seconds this job took, linker included."""
 
     path: Path
     key: str
@@ -47,3 +47,4 @@ class Settings:
     cache: Path
     schedule: Schedule
     versions: str
+    runtime: str = "tvm"

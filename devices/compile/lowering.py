@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,9 @@ from torch import nn
 
 from hwnas.devices.compile.cache import Shapes
 from hwnas.devices.compile.channels_last import channels_last
+from hwnas.devices.compile.linker import linker
 from hwnas.devices.compile.schedule import schedule_function
-from hwnas.devices.compile.target import as_target, is_cross
+from hwnas.devices.compile.target import as_target, is_gpu
 from hwnas.devices.compile.tiles import Machine
 
 # TVM ships no types: IRModule, Target and Executable are Any throughout this package.
@@ -101,12 +101,17 @@ def content_key(module: Module, target: str, versions: str) -> str:
 
 
 def lower(module: Module, target: str, *, schedule: Schedule = "cpu") -> Lowered:
-    """Legalise, fuse and schedule a relax module for `target` (JSON text). "none" leaves TVM's plain loops."""
+    """Legalise, fuse and schedule a relax module for `target` (JSON text). "none" leaves a CPU TVM's plain loops.
+
+    A GPU's kernels take TVM's own schedules, DLight's, whatever `schedule` says: plain loops do not run there.
+    """
     import tvm
     from tvm import relax
     from tvm.relax.backend.cpu_generic import pipeline
 
     tvm_target = as_target(target)
+    if is_gpu(target):
+        return _for_gpu(module, tvm_target)
     first = [
         *pipeline.library_dispatch_passes(tvm_target),
         relax.transform.DecomposeOpsForInference(),
@@ -129,6 +134,19 @@ def lower(module: Module, target: str, *, schedule: Schedule = "cpu") -> Lowered
         module = _mark_patterns(module)
         module = tvm.transform.Sequential([relax.transform.FuseOps(), relax.transform.FuseTIR()])(module)
         return _schedule(module, machine)
+
+
+def _for_gpu(module: Module, tvm_target: Any) -> Lowered:
+    """The passes of TVM's own pipeline for this kind of GPU that come before the memory plan."""
+    import tvm
+    from tvm import relax
+
+    first = [relax.transform.DecomposeOpsForInference(), relax.transform.CanonicalizeBindings()]
+    with tvm_target:  # some of the lists read it
+        rest = [*relax.pipeline.library_dispatch_passes(tvm_target), *relax.pipeline.legalize_passes(tvm_target)]
+        module = tvm.transform.Sequential([*first, *rest])(module)
+    kernels = [str(n.name_hint) for n, f in module.functions.items() if isinstance(f, tvm.tirx.PrimFunc)]
+    return Lowered(module, tuple(sorted(kernels)), ())
 
 
 def _mark_patterns(module: Module) -> Module:
@@ -161,8 +179,12 @@ def _schedule(module: Module, machine: Machine) -> Lowered:
 
 
 def link(lowered: Lowered, target: str, path: Path) -> None:
-    """Generate code and link it into a shared library at `path`, whose name no process has loaded before."""
-    generate(lowered, target).export_library(str(path), **_linker(target))
+    """Generate code and link it into a shared library at `path`, whose name no process has loaded before.
+
+    Raises what `linker` raises, before any code is generated, where this machine has no linker for the target.
+    """
+    options = linker(target)
+    generate(lowered, target).export_library(str(path), **options)
 
 
 def generate(lowered: Lowered, target: str) -> Any:
@@ -211,14 +233,3 @@ def _on_stack(function: Any, module: Module, context: Any) -> Any:
         return tirx.AllocBuffer(allocation.buffer, annotations)
 
     return function.with_body(tvm_ffi.structural_map(function.body, [(tirx.AllocBuffer, keep)]))
-
-
-def _linker(target: str) -> dict[str, str | Callable[..., None]]:
-    triple = str(as_target(target).attrs.get("mtriple", ""))
-    if not is_cross(target):
-        return {}
-    if "android" in triple:
-        from tvm.support import ndk
-
-        return {"fcompile": ndk.create_shared}
-    return {"cc": f"{triple}-g++"}

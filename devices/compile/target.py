@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Any
+
+from hwnas.devices.compile.elf import machine_family
 
 _X86_VECTORS = ("avx", "avx2", "fma", "avx512f", "avx512bw", "avx512cd", "avx512dq", "avx512vl")
 
@@ -47,26 +50,57 @@ def _cpu_flags(cpuinfo: Path) -> set[str]:
 
 
 def vector_lanes(target: str) -> int:
-    """float32 numbers in a vector register: 16 with AVX-512, 8 with AVX2, else 4 (SSE, NEON)."""
+    """float32 numbers in a vector: 16 with AVX-512, 8 with AVX2, 4 with SSE, NEON or RISC-V's V, 1 without any.
+
+    A RISC-V vector has at least the 128 bits that V promises; longer ones are used where the target names them (zvl).
+    """
     from tvm.target import codegen
 
     features = set(codegen.llvm_get_cpu_features(as_target(target)))
-    if "avx512f" in features:
-        return 16
-    return 8 if "avx2" in features else 4
+    family = target_machine(target)
+    if family in ("x86_64", "i386"):
+        return 16 if "avx512f" in features else 8 if "avx2" in features else 4
+    if family == "riscv":
+        bits = [int(f[3:-1]) for f in features if f.startswith("zvl") and f.endswith("b") and f[3:-1].isdigit()]
+        return max(bits, default=128) // 32 if "v" in features else 1
+    if family in ("aarch64", "arm"):
+        return 4 if "neon" in features else 1
+    return 4 if "simd128" in features else 1
 
 
 def vector_registers(target: str) -> int:
-    """Vector registers of the instruction set: 32 with AVX-512 and on aarch64, else 16."""
+    """Registers that hold those vectors: 32 with AVX-512, on aarch64 and on RISC-V, else 16.
+
+    Where there are no vectors these are the registers of single numbers: 32 on RISC-V and of ARM's VFP.
+    """
+    lanes = vector_lanes(target)
+    family = target_machine(target)
+    return 32 if lanes == 16 or family in ("aarch64", "riscv") or (family == "arm" and lanes == 1) else 16
+
+
+def is_gpu(target: str) -> bool:
+    """Whether a target's kernels run on a graphics processor, so that its loops must be bound to threads."""
+    return "gpu" in as_target(target).keys
+
+
+def host_triple(target: str) -> str:
+    """The LLVM triple of what runs the host code, a GPU's kernels being launched from it; "" for this machine."""
     fields = json.loads(target)
-    wide = vector_lanes(target) == 16 or str(fields.get("mtriple", "")).startswith(("aarch64", "arm64"))
-    return 32 if wide else 16
+    host = fields if fields.get("kind") == "llvm" else fields.get("host", {})
+    return str(host.get("mtriple", ""))
+
+
+def target_machine(target: str) -> str:
+    """The machine that libraries of a target are for, in the words of `elf_machine`; wasm32 has no ELF files."""
+    family = machine_family((host_triple(target) or platform.machine()).partition("-")[0])
+    return "arm" if family == "thumb" else family
 
 
 def is_cross(target: str) -> bool:
-    """Whether `target` names a machine other than this one."""
+    """Whether the host code of `target` is for another machine or system than this one."""
     from tvm.target import codegen
 
-    triple = str(json.loads(target).get("mtriple", ""))
-    host = str(codegen.llvm_get_system_triple())
-    return bool(triple) and triple.partition("-")[0] != host.partition("-")[0]
+    triple = host_triple(target)
+    system = str(codegen.llvm_get_system_triple())
+    other = machine_family(triple.partition("-")[0]) != machine_family(system.partition("-")[0])
+    return bool(triple) and (other or "android" in triple)

@@ -26,7 +26,7 @@ import tvm.relax.frontend.torch  # noqa: F401  see above
 
 from hwnas.devices.compile import cache
 from hwnas.devices.compile.job import Artefact, CompileJob, Settings
-from hwnas.devices.compile.lowering import content_key, import_torch, link, lower
+from hwnas.devices.runtimes import find_runtime
 
 _PR_SET_PDEATHSIG = 1
 
@@ -57,15 +57,13 @@ def compile_one(job: CompileJob, settings: Settings) -> Artefact:
     random.seed(0)
     np.random.seed(0)
     torch.manual_seed(0)
-    module = import_torch(job.make(), job.inputs)
-    key = content_key(module, settings.target, settings.versions)
-    path = cache.library_path(settings.cache, key)
-    cached = cache.is_whole(path, key)
+    runtime = find_runtime(settings.runtime)
+    prepared = runtime.prepare(job.make(), job.inputs, settings)
+    path = cache.library_path(settings.cache, prepared.key, runtime.SUFFIX)
+    cached = cache.is_whole(path, prepared.key)
     if not cached:
-        lowered = lower(module, settings.target, schedule=settings.schedule)
-        manifest = cache.Manifest(key, job.inputs)
-        cache.store(settings.cache, manifest, lambda draft: link(lowered, settings.target, draft))
-    return Artefact(path, key, _cpu_seconds() - start, cached)
+        cache.store(settings.cache, cache.Manifest(prepared.key, job.inputs), prepared.write, runtime.SUFFIX)
+    return Artefact(path, prepared.key, _cpu_seconds() - start, cached)
 
 
 def _cpu_seconds() -> float:

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from importlib.metadata import version
 from multiprocessing import connection, get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -19,8 +18,9 @@ import cloudpickle  # type: ignore[import-untyped]  # ships no types
 
 from hwnas.devices.compile.cache import is_whole, library_path
 from hwnas.devices.compile.job import Artefact, CompileFailure, CompileJob, Settings
-from hwnas.devices.compile.lowering import SCHEDULE_VERSION, Schedule
+from hwnas.devices.compile.lowering import Schedule
 from hwnas.devices.compile.target import as_target
+from hwnas.devices.runtimes import find_runtime
 
 _START_LIMIT_S = 300.0  # importing torch and TVM takes 4 s alone and a minute on a machine that swaps
 _START_ATTEMPTS = 3
@@ -36,7 +36,7 @@ class _Worker:
 
 
 class Compiler:
-    """Compiles networks for one target in bounded worker processes, through a cache of what was compiled before.
+    """Compiles networks for one target and runtime in bounded worker processes, through a cache of earlier artefacts.
 
     A context manager; leaving it kills the workers. A script that uses it needs the usual
     `if __name__ == "__main__":`, because workers are started by multiprocessing's fork server.
@@ -54,6 +54,7 @@ class Compiler:
         workers: int | None = None,
         timeout_s: float = 120.0,
         schedule: Schedule = "cpu",
+        runtime: str = "tvm",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         if workers is not None and workers < 1:
@@ -63,6 +64,8 @@ class Compiler:
         as_target(target)  # a target that TVM does not know fails here, not once a job
         self._target = target
         self._schedule = schedule
+        self._runtime = runtime
+        self._suffix = find_runtime(runtime).SUFFIX
         self._cache = cache.resolve()
         self._limit = workers or _cores()
         self._timeout_s = timeout_s
@@ -75,14 +78,15 @@ class Compiler:
 
     def library(self, key: str) -> Path | None:
         """The compiled library of an artefact's key, None where the cache has lost it."""
-        path = library_path(self._cache, key)
+        path = library_path(self._cache, key, self._suffix)
         return path if is_whole(path, key) else None
 
     def versions(self) -> str:
         """Versions of everything that turns a network into an artefact, the compiler string of a Fingerprint."""
-        packages = ", ".join(f"{name} {version(name)}" for name in ("apache-tvm", "apache-tvm-ffi", "torch"))
-        schedule = f"schedule {SCHEDULE_VERSION}" if self._schedule == "cpu" else "no schedule"
-        return f"{packages}, {schedule}"
+        return find_runtime(self._runtime).compiler_versions(self._settings(""))
+
+    def _settings(self, versions: str) -> Settings:
+        return Settings(self._target, self._cache, self._schedule, versions, self._runtime)
 
     def compile(self, jobs: Sequence[CompileJob]) -> Iterator[tuple[int, Artefact | CompileFailure]]:
         """Each job's index and what became of it, in the order of completion, every index once.
@@ -141,7 +145,7 @@ class Compiler:
 
     def _start(self) -> None:
         ours, theirs = self._context.Pipe()
-        settings = Settings(self._target, self._cache, self._schedule, self.versions())
+        settings = self._settings(self.versions())
         process = self._context.Process(target=_serve, args=(theirs, settings), daemon=True)
         process.start()
         theirs.close()

@@ -13,16 +13,18 @@ from numpy.typing import NDArray
 from hwnas.devices.device import Device, DeviceError, Fingerprint
 from hwnas.devices.measurement import Measurement, Protocol
 from hwnas.devices.plugins import load_plugin, plugin_names
+from hwnas.devices.runfailure import KernelHung, RunFailure
 
 FloatArray = NDArray[np.floating]
 
 
-class RunFailure(RuntimeError):  # noqa: N818  # a result, where an error would stop something
-    """An artefact that did not run on the device: a result that is kept, not a reason to stop."""
+__all__ = ["FloatArray", "KernelHung", "RunFailure", "Runner", "noise_floor", "open_runner", "runner_names"]
 
 
 class Runner(Role):
     """An open device. `close` releases it; every call is bounded in time.
+
+    A class attribute `shares_host = True` says that compiling on this machine disturbs it.
 
     A file of this folder is a runner where it has `open_device(device: Device, *, compiler: str) -> Runner`;
     another package names such a function under the entry-point group "hwnas.devices.runners".
