@@ -99,8 +99,9 @@ class Database:
     def insert_new(self, connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
         """Insert the rows that break no uniqueness, in their order; how many they were."""
         insert = postgresql.insert if self._is_postgresql else sqlite.insert
-        statement = insert(table).on_conflict_do_nothing()
-        return sum(connection.execute(statement, row).rowcount for row in rows)
+        # not `rowcount`, which psycopg leaves unknown where SQLAlchemy asks for the new key
+        statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
+        return sum(len(connection.execute(statement, row).all()) for row in rows)
 
     @property
     def _is_postgresql(self) -> bool:

@@ -2,4 +2,8 @@
 
 import torch
 
+from tests.postgresql import location, postgresql, postgresql_server
+
 torch.set_num_threads(1)
+
+__all__ = ["location", "postgresql", "postgresql_server"]  # fixtures of every test

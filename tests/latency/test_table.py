@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -47,23 +47,27 @@ def path(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def table(path: Path) -> LatencyTable:
-    return _open(path)
+def table(location: str) -> Iterator[LatencyTable]:
+    table = _open(location)
+    yield table
+    table.close()
 
 
-def test_what_was_added_is_read_again_by_another_process(path: Path, table: LatencyTable) -> None:
+def test_what_was_added_is_read_again_by_another_process(location: str, table: LatencyTable) -> None:
     _add(table, _row(8, 1.0, 2.0, 3.0, 4.0))
     table.close()
-    again = LatencyTable.open(path)
+    again = LatencyTable.open(location)
     assert again.measurement(conv_block(8)) == Measurement((1.0, 2.0, 3.0, 4.0), PROTOCOL, MEASURED_AT)
     assert again.device == DEVICE
     assert again.fingerprint == FINGERPRINT
     assert again.block_rows() == [_row(8, 1.0, 2.0, 3.0, 4.0)]
 
 
-def test_a_table_is_opened_by_url_too(path: Path, table: LatencyTable) -> None:
+def test_a_table_is_opened_by_path_and_by_url(path: Path) -> None:
+    table = _open(path)
     _add(table, _row(8, 1.0))
     assert LatencyTable.open(f"sqlite:///{path}").latencies_ms() == {conv_block(8): 1.0}
+    assert LatencyTable.open(str(path)).latencies_ms() == {conv_block(8): 1.0}
 
 
 def test_a_block_is_measured_once(table: LatencyTable) -> None:
@@ -108,39 +112,39 @@ def test_a_network_is_its_blocks_in_order_whatever_its_label(table: LatencyTable
     assert _add(table, _network("a", "fit", 8, 16), _network("also a", "check", 8, 16)) == 1
 
 
-def test_one_database_holds_many_devices(path: Path) -> None:
-    first, second = _open(path), _open(path, replace(DEVICE, name="other"))
+def test_one_database_holds_many_devices(location: str) -> None:
+    first, second = _open(location), _open(location, replace(DEVICE, name="other"))
     _add(first, _row(8, 1.0))
     assert second.missing([conv_block(8)]) == [conv_block(8)]
     _add(second, _row(8, 2.0))
-    assert LatencyTable.open(path, device="other").latencies_ms() == {conv_block(8): 2.0}
+    assert LatencyTable.open(location, device="other").latencies_ms() == {conv_block(8): 2.0}
     with pytest.raises(DeviceError, match="tables of other, toy: name one"):
-        LatencyTable.open(path)
+        LatencyTable.open(location)
     with pytest.raises(DeviceError, match="'third' is not among them"):
-        LatencyTable.open(path, device="third")
+        LatencyTable.open(location, device="third")
 
 
-def test_another_chip_may_not_use_the_table(path: Path, table: LatencyTable) -> None:
+def test_another_chip_may_not_use_the_table(location: str, table: LatencyTable) -> None:
     other = replace(FINGERPRINT, soc="another")
     with pytest.raises(DeviceError, match=r"soc 'toy' there, 'another' here.*hwnas table build") as told:
-        _open(path, fingerprint=other)
+        _open(location, fingerprint=other)
     assert FINGERPRINT.identity in str(told.value)
     assert other.identity in str(told.value)
     with pytest.raises(DeviceError):
         table.add([_row(8, 1.0)], fingerprint=other, protocol=PROTOCOL)
 
 
-def test_more_rounds_measure_the_same_thing(path: Path, table: LatencyTable) -> None:
-    _open(path, protocol=replace(PROTOCOL, rounds=50, repeats=1, seed=3))
+def test_more_rounds_measure_the_same_thing(location: str, table: LatencyTable) -> None:
+    _open(location, protocol=replace(PROTOCOL, rounds=50, repeats=1, seed=3))
 
 
-def test_a_free_process_measures_another_thing_than_a_pinned_one(path: Path, table: LatencyTable) -> None:
+def test_a_free_process_measures_another_thing_than_a_pinned_one(location: str, table: LatencyTable) -> None:
     with pytest.raises(DeviceError, match=r"pinned, niceness -10, caches hot' there, '1 thread.s., free"):
-        _open(path, protocol=replace(PROTOCOL, pinned=False))
+        _open(location, protocol=replace(PROTOCOL, pinned=False))
 
 
-def test_the_state_of_the_device_may_change(path: Path, table: LatencyTable) -> None:
-    _open(path, fingerprint=replace(FINGERPRINT, load_1m=7.0, governor="powersave"))
+def test_the_state_of_the_device_may_change(location: str, table: LatencyTable) -> None:
+    _open(location, fingerprint=replace(FINGERPRINT, load_1m=7.0, governor="powersave"))
 
 
 def test_a_frame_has_a_line_a_block(table: LatencyTable) -> None:
@@ -215,9 +219,8 @@ def test_a_folder_that_cannot_be_written_is_told_with_the_cure() -> None:
         _open(Path("/proc/folder/latency.sqlite"))
 
 
-def test_a_table_in_a_folder_that_cannot_be_written_can_be_read(
-    path: Path, table: LatencyTable, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_table_in_a_folder_that_cannot_be_written_can_be_read(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = _open(path)
     _add(table, _row(8, 1.0))
     table.close()
     monkeypatch.setattr("os.access", lambda path, mode: False)
