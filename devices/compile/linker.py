@@ -12,9 +12,6 @@ from hwnas.devices.compile.target import host_triple, is_cross
 
 NDK_VARIABLE = "TVM_NDK_CC"
 
-# machine families whose name in a GNU triple is not the family's own
-_GNU_NAMES = {"thumb": "arm", "riscv": "riscv64"}
-
 
 def linker(target: str) -> dict[str, str | Callable[..., Any]]:
     """Keyword arguments of TVM's `export_library` for a target (JSON text).
@@ -40,8 +37,9 @@ def gnu_triple(triple: str) -> str:
     """What Debian's cross compilers call an LLVM triple: "armv7a-unknown-linux-gnueabihf" is arm-linux-gnueabihf."""
     machine, *rest = triple.split("-")
     family = machine_family(machine)
+    name = {"thumb": "arm", "riscv": machine[: len("riscv64")]}.get(family, family)
     system = "-".join(rest[rest.index("linux") :]) if "linux" in rest else "-".join(rest)
-    return f"{_GNU_NAMES.get(family, family)}-{system}"
+    return f"{name}-{system}"
 
 
 def _android(triple: str) -> Callable[..., Any]:
