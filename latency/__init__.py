@@ -2,12 +2,10 @@
 
 from hwnas.latency.block import Block, block_factory
 from hwnas.latency.builder import (
-    BuildError,
     BuildReport,
     Committed,
     Compiled,
     Coverage,
-    Network,
     build,
     coverage,
 )
@@ -23,6 +21,8 @@ from hwnas.latency.predictors import (
 from hwnas.latency.quality import PredictionQuality, split_noise_floor
 from hwnas.latency.rows import BlockRow, DriftCheck, Evidence, NetworkRow, Quoted, Visit
 from hwnas.latency.table import LatencyTable
+from hwnas.latency.visits import BuildError
+from hwnas.latency.work import Network
 
 __all__ = [
     "AdditivePredictor",

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from time import perf_counter
 from typing import Protocol as Role
 
-from torch import nn
-
-from hwnas.devices import Measurement, Protocol, RunFailure, Runner
+from hwnas.devices import Measurement, Protocol, Runner
 from hwnas.devices.compile import Artefact, CompileFailure, CompileJob
 from hwnas.latency.block import Block
-from hwnas.latency.rows import BlockRow, Evidence, NetworkRole, NetworkRow, network_key
+from hwnas.latency.farm import Farm
 from hwnas.latency.table import LatencyTable
+from hwnas.latency.visits import Visited, Visitor
+from hwnas.latency.work import Made, Network, Work, all_work, in_order, untried
 
 # CPU-seconds to compile a block before this table knows its own: 1.4 to 1.7 for MBConv blocks on a quiet machine
 _COMPILE_CPU_S = 1.6
-# Every block of a usual space, so that one visit to the device times all of them
+# Every block of a usual space, so that one visit to the machine that also compiles times all of them
 CHUNK = 500
-
-
-# So many first failures in a row tell of the tools, not of the blocks.
-_HOPELESS = 4
-
-
-class BuildError(RuntimeError):
-    """A build in which nothing compiles or runs: its failures are not worth keeping."""
+# What a board holds in memory at once, and what is done again when it dies
+BOARD_CHUNK = 16
 
 
 class JobCompiler(Role):
@@ -34,6 +29,10 @@ class JobCompiler(Role):
 
     def compile(self, jobs: Sequence[CompileJob]) -> Iterator[tuple[int, Artefact | CompileFailure]]:
         """(index of the job, what came of it), as they finish."""
+        ...
+
+    def library(self, key: str) -> Path | None:
+        """The file of an artefact's key, None where it is lost."""
         ...
 
 
@@ -58,13 +57,14 @@ class Compiled:
 
 @dataclass(frozen=True, slots=True)
 class Committed:
-    """A chunk is in the table: `done` of `total` in this build so far."""
+    """A visit is in the table: `done` of `total` in this build so far."""
 
     done: int
     total: int
     failed: int
     per_minute: float
     seconds_left: float
+    speed: float | None = None  # time that the anchors took in this visit, over what they took in the first
 
 
 Event = Compiled | Committed
@@ -79,16 +79,8 @@ class BuildReport:
     failed: int
     added: int
     seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Network:
-    """A whole network to measure end to end: how to build it (picklable), its inputs, and the blocks it is made of."""
-
-    label: str
-    make: Callable[[], nn.Module]
-    inputs: tuple[tuple[int, ...], ...]
-    blocks: tuple[Block, ...]
+    left: int = 0  # not tried, because the time was up
+    busy_s: Mapping[int, float] = field(default_factory=dict)  # by runner: with a batch in hand, not waiting for one
 
 
 def _ignore(_event: Event) -> None: ...
@@ -116,116 +108,95 @@ def build(
     fit: Iterable[Network] = (),
     check: Iterable[Network] = (),
     compiler: JobCompiler,
-    runner: Runner,
+    runner: Runner | Sequence[Runner],
     protocol: Protocol,
-    chunk: int = CHUNK,
+    weights: Mapping[Block, float] | None = None,
+    chunk: int | None = None,
+    budget_minutes: float | None = None,
     on_event: Callable[[Event], None] = _ignore,
     clock: Callable[[], float] = perf_counter,
 ) -> BuildReport:
-    """Compile and time the blocks that the table lacks, and networks to fit and check a correction; a chunk a commit.
+    """Compile and time the blocks that the table lacks, and networks to fit and check a correction; a visit a commit.
 
-    What one chunk holds is timed in one interleaved visit: blocks and networks measured minutes apart on a machine
-    with other work on it do not add up. A block that does not compile or run becomes a row with its error. After a
-    kill, call it again: what was committed stays, what was compiled is found in the compiler's cache. Nothing is
-    timed while compiling processes are busy.
-    Raises LookupError for a block whose factory is not installed and ValueError for a network that the table holds
-    in the other role (what fitted a correction cannot check it), both before anything is compiled, and BuildError
-    where nothing works at all.
+    `runner` is one device or several equal boards. Where compiling would disturb the device (it shares this machine),
+    a chunk is compiled, then timed; otherwise this machine compiles while the boards measure, and a board that is
+    busy, dies or hangs gives its work back to the others. What one visit times is interleaved; every visit after the
+    table's first times some of the first one's artefacts again, and their change is divided out.
+
+    `weights` says how much of the space's error a block stands for, e.g. its share of random subnets times its MACs:
+    the heaviest come first, so that a build cut short by `budget_minutes` leaves the least of it.
+    A block that does not compile or run becomes a row with its error. After a kill, call it again: what was committed
+    stays, what was compiled is found in the compiler's cache.
+    Raises LookupError for a block whose factory is not installed, ValueError for a network in both roles (what fitted a
+    correction cannot check it), DeviceError for another device than the table's, all before anything is compiled;
+    DeviceError where the last board is gone, and BuildError where nothing works at all.
     """
-    todo = [_Work.of_block(block) for block in dict.fromkeys(blocks)]
-    todo += _network_works(table, fit, "fit") + _network_works(table, check, "check")
-    return _build(table, todo, _Bench(compiler, runner, protocol, on_event, clock), chunk=chunk)
+    runners = list(runner) if isinstance(runner, Sequence) else [runner]
+    together = any(getattr(each, "shares_host", False) for each in runners)
+    if together and len(runners) > 1:
+        raise ValueError(f"{len(runners)} devices of which one is this machine would disturb each other: give one")
+    size = chunk if chunk is not None else CHUNK if together else BOARD_CHUNK
+    if size < 1 or not runners:
+        raise ValueError(f"a chunk of {size} on {len(runners)} device(s) measures nothing: give 1 or more of each")
+    if budget_minutes is not None and not budget_minutes > 0:
+        raise ValueError(f"a budget of {budget_minutes:g} minutes measures nothing: give more than 0")
+    asked = all_work(table, in_order(blocks, weights or {}), fit, check)
+    for each in runners:
+        table.check_same_device(each.fingerprint(), protocol)
+    todo = untried(table, asked)
+    began = clock()
+    progress = _Progress(len(todo), began, on_event, clock)
+    farm = Farm(
+        Visitor(table, compiler.library, protocol),
+        runners,
+        chunk=size,
+        on_compiled=progress.compiled,
+        on_visited=progress.visited,
+        clock=clock,
+        deadline=None if budget_minutes is None else began + 60 * budget_minutes,
+    )
+    if together:
+        _take_turns(farm, compiler, todo)
+    elif todo:
+        farm.run(todo, compiler.compile([work.job for work in todo]))
+    left = len(untried(table, todo))
+    return BuildReport(
+        len(asked) - len(todo), progress.done, progress.failed, progress.added, clock() - began, left, farm.busy_s
+    )
 
 
-def _network_works(table: LatencyTable, networks: Iterable[Network], role: NetworkRole) -> list[_Work]:
-    todo = list({network_key(n.blocks): _Work.of_network(n, role) for n in networks}.values())
-    other = {row.key: row.role for row in table.networks() if row.role != role}
-    for work in todo:
-        if work.key in other:
-            raise ValueError(
-                f"{work.label} is in the table as a {other[work.key]!r} network and cannot be {role!r} too: "
-                "choose other networks, what fitted a correction cannot check it"
-            )
-    return todo
+def _take_turns(farm: Farm, compiler: JobCompiler, todo: Sequence[Work]) -> None:
+    """Compile a chunk, then time it: on one machine the two would disturb each other."""
+    for start in range(0, len(todo), farm.chunk):
+        if farm.deadline is not None and farm.clock() >= farm.deadline:
+            return
+        # a second builder of the same table may have been here
+        works = untried(farm.visitor.table, todo[start : start + farm.chunk])
+        compiled = list(compiler.compile([work.job for work in works]))
+        farm.run_here(works, sorted(compiled, key=lambda pair: pair[0]))
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    """Something to compile and time, and the row that it becomes."""
+@dataclass
+class _Progress:
+    """Turns what happens into events and sums."""
 
-    key: str
-    label: str
-    job: CompileJob
-    row: Callable[[Evidence], BlockRow | NetworkRow]
-
-    @classmethod
-    def of_block(cls, block: Block) -> _Work:
-        job = CompileJob(block.recipe(), block.inputs, str(block))
-        return cls(block.key, str(block), job, lambda evidence: BlockRow(block, evidence))
-
-    @classmethod
-    def of_network(cls, network: Network, role: NetworkRole) -> _Work:
-        job = CompileJob(network.make, network.inputs, network.label)
-        label, blocks = network.label, network.blocks
-        return cls(network_key(blocks), label, job, lambda evidence: NetworkRow(label, role, blocks, evidence))
-
-
-@dataclass(frozen=True, slots=True)
-class _Bench:
-    """What turns work into rows."""
-
-    compiler: JobCompiler
-    runner: Runner
-    protocol: Protocol
+    total: int
+    began: float
     on_event: Callable[[Event], None]
     clock: Callable[[], float]
+    done: int = 0
+    failed: int = 0
+    added: int = 0
 
-    def rows(self, works: Sequence[_Work]) -> list[BlockRow | NetworkRow]:
-        """Compile all of `works`, then time all that compiled: one row each."""
-        compiled: dict[int, Artefact | CompileFailure] = {}
-        for index, result in self.compiler.compile([work.job for work in works]):
-            compiled[index] = result
-            self.on_event(Compiled(works[index].label, str(result) if isinstance(result, CompileFailure) else None))
-        paths = {index: result.path for index, result in sorted(compiled.items()) if isinstance(result, Artefact)}
-        answers = self.runner.time(list(paths.values()), self.protocol) if paths else []
-        timed = dict(zip(paths, answers, strict=True))
-        return [work.row(_evidence(compiled[index], timed.get(index))) for index, work in enumerate(works)]
+    def compiled(self, made: Made) -> None:
+        error = str(made.result) if isinstance(made.result, CompileFailure) else None
+        self.on_event(Compiled(made.work.label, error))
 
-
-def _build(table: LatencyTable, asked: Sequence[_Work], bench: _Bench, *, chunk: int) -> BuildReport:
-    if chunk < 1:
-        raise ValueError(f"a chunk of {chunk} holds nothing: give 1 or more")
-    table.check_same_device(bench.runner.fingerprint(), bench.protocol)
-    began = bench.clock()
-    todo = _untried(table, asked)
-    done = failed = added = 0
-    for start in range(0, len(todo), chunk):
-        # a second builder of the same table may have been here
-        rows = bench.rows(_untried(table, todo[start : start + chunk]))
-        errors = [row.evidence.result for row in rows if isinstance(row.evidence.result, str)]
-        if len(errors) == len(rows) >= _HOPELESS and not table.latencies_ms():
-            raise BuildError(
-                f"all of the first {len(rows)} failed, nothing was kept; the first {errors[0]}: check the compiler "
-                f"and the device {table.device.name!r} with one block before the next build"
-            )
-        added += table.add(rows, fingerprint=bench.runner.fingerprint(), protocol=bench.protocol)
-        done = min(start + chunk, len(todo))
-        failed += len(errors)
-        seconds = max(bench.clock() - began, 1e-9)
-        bench.on_event(Committed(done, len(todo), failed, 60 * done / seconds, seconds * (len(todo) - done) / done))
-    return BuildReport(len(asked) - len(todo), done, failed, added, bench.clock() - began)
-
-
-def _untried(table: LatencyTable, works: Sequence[_Work]) -> list[_Work]:
-    present = table.keys()
-    return [work for work in works if work.key not in present]
-
-
-def _evidence(compiled: Artefact | CompileFailure, timed: Measurement | RunFailure | None) -> Evidence:
-    if isinstance(compiled, CompileFailure):
-        return Evidence(f"did not compile: {compiled}")
-    compile_cpu_s = None if compiled.cached else compiled.cpu_seconds
-    result = f"did not run: {timed}" if isinstance(timed, RunFailure) else timed
-    if result is None:
-        raise ValueError(f"the runner left out {compiled.path.name}: every artefact gets runs or a RunFailure")
-    return Evidence(result, compiled.key, compile_cpu_s)
+    def visited(self, visited: Visited) -> None:
+        self.done += len(visited.rows)
+        self.failed += visited.failed
+        self.added += visited.added
+        seconds = max(self.clock() - self.began, 1e-9)
+        left = seconds * (self.total - self.done) / self.done
+        speed = visited.speed
+        self.on_event(Committed(self.done, self.total, self.failed, 60 * self.done / seconds, left, speed))

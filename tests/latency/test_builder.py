@@ -75,8 +75,8 @@ def test_a_broken_compiler_does_not_fill_the_table_with_failures(table: LatencyT
 
 def test_progress_is_told_a_chunk_at_a_time(table: LatencyTable) -> None:
     events: list[object] = []
-    seconds = iter(range(100))
-    _build(table, BLOCKS, on_event=events.append, clock=lambda: float(next(seconds)))
+    runner = ToyRunner()
+    _build(table, BLOCKS, on_event=events.append, runner=runner, clock=lambda: float(len(runner.batches)))
     committed = [event for event in events if isinstance(event, Committed)]
     assert [(event.done, event.total) for event in committed] == [(2, 5), (4, 5), (5, 5)]
     assert committed[0].per_minute == 120.0
@@ -100,7 +100,7 @@ def test_another_device_is_refused_before_anything_is_compiled(table: LatencyTab
 
 
 def test_a_chunk_of_nothing_is_refused(table: LatencyTable) -> None:
-    with pytest.raises(ValueError, match="a chunk of 0 holds nothing"):
+    with pytest.raises(ValueError, match="a chunk of 0 on 1 device"):
         _build(table, BLOCKS, chunk=0)
 
 
@@ -113,6 +113,39 @@ def test_coverage_is_known_before_and_after(table: LatencyTable) -> None:
     assert (after.total, after.present, after.failed, after.missing) == (5, 2, 1, tuple(BLOCKS[3:]))
     # 1.5 CPU-seconds over two workers and 4 runs of 1 and of 2 ms
     assert after.estimated_minutes == pytest.approx(2 * (1.5 / 2 + 0.006) / 60)
+
+
+def test_later_visits_are_told_at_the_speed_of_the_first(table: LatencyTable) -> None:
+    _build(table, BLOCKS[:3])
+    _build(table, BLOCKS[3:], runner=ToyRunner(speed=1.25))
+    assert table.latencies_ms() == {conv_block(c): pytest.approx(c) for c in (1, 2, 3, 4, 5)}
+    assert table.measurement(conv_block(5)).runs_ms == (6.25,) * PROTOCOL.runs  # what was measured is kept
+    assert [visit.speed for visit in table.visits()] == [None, 1.0, 1.25]
+    assert [key for key, _ in table.visits()[-1].anchors] == [conv_block(1).key, conv_block(2).key]
+
+
+def test_a_budget_leaves_the_lightest_blocks_for_another_day(table: LatencyTable) -> None:
+    runner = ToyRunner()
+    weights = {conv_block(c): float(c) for c in (1, 2, 3, 4, 5)}
+    report = build(
+        table,
+        BLOCKS,
+        compiler=ToyCompiler(),
+        runner=runner,
+        protocol=PROTOCOL,
+        weights=weights,
+        chunk=2,
+        budget_minutes=1.5,
+        clock=lambda: 60.0 * len(runner.batches),
+    )
+    assert (report.tried, report.left) == (4, 1)
+    assert table.missing(BLOCKS) == [conv_block(1)]
+
+
+@pytest.mark.parametrize("minutes", [0.0, -1.0, float("nan")])
+def test_a_budget_of_no_time_is_refused(table: LatencyTable, minutes: float) -> None:
+    with pytest.raises(ValueError, match=f"budget of {minutes:g} minutes"):
+        _build(table, BLOCKS, budget_minutes=minutes)
 
 
 NETWORKS = [Network(f"net {c}", two_convs, ((1, c, 4, 4),), (conv_block(c), conv_block(c + 1))) for c in (1, 2, 3)]
@@ -134,6 +167,13 @@ def test_a_network_that_fitted_cannot_check(table: LatencyTable) -> None:
     build(table, [], fit=NETWORKS[:1], **tools)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="'fit' network and cannot be 'check' too"):
         build(table, [], check=NETWORKS, **tools)  # type: ignore[arg-type]
+
+
+def test_a_network_asked_for_in_both_roles_is_refused(table: LatencyTable) -> None:
+    tools = {"compiler": ToyCompiler(), "runner": ToyRunner(), "protocol": PROTOCOL}
+    with pytest.raises(ValueError, match="'fit' network and cannot be 'check' too"):
+        build(table, [], fit=NETWORKS[:2], check=NETWORKS[1:], **tools)  # type: ignore[arg-type]
+    assert table.networks() == []
 
 
 def test_the_recipe_of_a_block_is_its_factory() -> None:

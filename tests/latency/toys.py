@@ -34,6 +34,9 @@ class ToyCompiler:
                 shape = "-".join(map(str, job.inputs[0]))
                 yield index, Artefact(Path(f"{shape}.so"), shape, 1.5, cached=False)
 
+    def library(self, key: str) -> Path | None:
+        return Path(f"{key}.so")
+
 
 @dataclass
 class ToyRunner:
@@ -42,6 +45,8 @@ class ToyRunner:
     refuses: tuple[str, ...] = ()
     state: Fingerprint = FINGERPRINT
     batches: list[int] = field(default_factory=list)
+    shares_host: bool = True
+    speed: float = 1.0
 
     def fingerprint(self) -> Fingerprint:
         return self.state
@@ -58,4 +63,5 @@ class ToyRunner:
     def _time(self, artefact: Path, protocol: Protocol) -> Measurement | RunFailure:
         if artefact.stem in self.refuses:
             return RunFailure(f"{artefact.name} hangs")
-        return Measurement((float(artefact.stem.split("-")[1]),) * protocol.runs, protocol, MEASURED_AT)
+        ms = self.speed * float(artefact.stem.split("-")[1])
+        return Measurement((ms,) * protocol.runs, protocol, MEASURED_AT)
