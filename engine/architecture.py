@@ -6,6 +6,7 @@ populations; a single architecture is a tuple of the same integers.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
@@ -248,6 +249,14 @@ def scope_blocks(space: SearchSpace, slot: Slot) -> Iterator[tuple[tuple[int, ..
     columns = [[gene.name for gene in genes].index(name) for name in slot.scope]
     for indices in sorted({to_architecture(row) for row in rows[:, columns]}):
         yield indices, slot.block({name: known[name].options[i] for name, i in zip(slot.scope, indices, strict=True)})
+
+
+def block_shares(space: SearchSpace, rng: np.random.Generator, draws: int = 2000) -> dict[Block, float]:
+    """How often a block occurs in a random subnet, over `draws` of them; blocks never drawn are left out."""
+    counts: Counter[Block] = Counter()
+    for row in sample(space.genes, draws, rng):
+        counts.update(blocks(space, to_architecture(row)))
+    return {block: count / draws for block, count in counts.items()}
 
 
 def every_block(space: SearchSpace) -> tuple[Block, ...]:

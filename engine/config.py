@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from dataclasses import dataclass
+from math import ceil
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal, TypeVar
@@ -11,6 +12,7 @@ from typing import Any, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from hwnas.devices import Protocol
+from hwnas.devices.measurement import TAIL_RUNS
 from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine import algorithms, spaces, tasks
 from hwnas.engine.training import criteria, samplers
@@ -48,21 +50,43 @@ class DeviceSection(_Section):
     """Which device, and how networks are timed on it."""
 
     name: str = "host"
-    rounds: PositiveInt = 20
+    rounds: PositiveInt = 20  # at least
+    max_rounds: NonNegativeInt = 40  # for what is not known to `precision` yet
+    precision: PositiveFloat = 0.02  # half the 95 % interval of a median, relative to it
     repeats: PositiveInt = 5  # timed calls a round
+    percentiles: bool = False  # measure long enough for a 99th percentile
+    flush_mib: NonNegativeInt = 0  # written over the caches before each call; 0: caches are hot
+    pinned: bool = True
+    niceness: int = Field(-10, ge=-20, le=19)
+    timeout_s: PositiveFloat = 60  # for one network in one round
+    boards: PositiveInt | None = None  # of a farm to use at once; all if not given
     workers: PositiveInt | None = None  # compiling processes; all cores if not given
     compile_timeout_s: PositiveFloat = 180
 
-    def protocol(self, seed: int) -> Protocol:
-        """The measurement protocol."""
-        return Protocol(rounds=self.rounds, repeats=self.repeats, seed=seed)
+    def protocol(self, seed: int, *, threads: int = 1) -> Protocol:
+        """The measurement protocol on a device that runs `threads` threads."""
+        fewest = ceil(TAIL_RUNS / self.repeats) if self.percentiles else 1
+        return Protocol(
+            rounds=max(self.rounds, fewest),
+            max_rounds=self.max_rounds,
+            precision=self.precision,
+            repeats=self.repeats,
+            threads=threads,
+            flush_mib=self.flush_mib,
+            pinned=self.pinned,
+            niceness=self.niceness,
+            timeout_s=self.timeout_s,
+            seed=seed,
+        )
 
 
 class TableSection(_Section):
     """How the latency table is corrected and judged."""
 
-    path: Path | None = None  # of the database, instead of one in the run's folder
+    path: str | None = None  # of the database, a file or a URL, instead of one in the run's folder
     predictor: str = "corrected"
+    miss: Literal["error", "measure", "estimate"] = "error"  # what to do about a block that was not measured
+    budget_minutes: PositiveFloat | None = None  # of a build; what is left then is for the next one
     fit_networks: NonNegativeInt = 8  # whole networks measured to fit the correction
     check_networks: NonNegativeInt = 6  # others, to say how wrong it is
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -15,10 +16,11 @@ from torch import nn
 from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, RunFailure, Runner
 from hwnas.devices.compile import Compiler
 from hwnas.devices.host import probe_host
-from hwnas.devices.runners import open_runner
+from hwnas.devices.runners import board_count, open_runner
 from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
+from hwnas.engine.evaluation.complexity import block_macs
 from hwnas.engine.run import Run
 from hwnas.latency import (
     AdditivePredictor,
@@ -35,6 +37,7 @@ from hwnas.latency import (
     split_noise_floor,
 )
 from hwnas.latency.builder import Event
+from hwnas.latency.predictors import Miss
 from hwnas.latency.rows import NetworkRole
 
 
@@ -47,6 +50,16 @@ class Bench:
     compiler: Compiler
     fingerprint: Fingerprint
     protocol: Protocol
+    boards: int = 1  # equal boards that answer for the device
+
+    @contextmanager
+    def every_board(self) -> Iterator[list[Runner]]:
+        """A runner a board, the bench's own first."""
+        with ExitStack() as stack:
+            others = [open_runner(self.device, compiler=self.compiler.versions()) for _ in range(self.boards - 1)]
+            for other in others:
+                stack.callback(other.close)
+            yield [self.runner, *others]
 
 
 def find_device(name: str) -> Device:
@@ -63,12 +76,18 @@ def open_bench(run: Run) -> Iterator[Bench]:
     section = run.config.device
     device = find_device(section.name)
     compiler = Compiler(
-        device.target, cache=run.config.run.cache, workers=section.workers, timeout_s=section.compile_timeout_s
+        device.target,
+        cache=run.config.run.cache,
+        workers=section.workers,
+        timeout_s=section.compile_timeout_s,
+        runtime=device.runtime,
     )
     with compiler:
         runner = open_runner(device, compiler=compiler.versions())
         try:
-            yield Bench(device, runner, compiler, runner.fingerprint(), section.protocol(run.config.run.seed))
+            boards = min(board_count(device), section.boards or sys.maxsize)
+            protocol = section.protocol(run.config.run.seed, threads=device.threads)
+            yield Bench(device, runner, compiler, runner.fingerprint(), protocol, max(1, boards))
         finally:
             runner.close()
 
@@ -88,16 +107,25 @@ def build_table(
 ) -> BuildReport:
     """Every block of the space, with the whole networks that correct and check the prediction."""
     fit, check = correction_networks(run)
-    return build(
-        table,
-        arch.every_block(run.space),
-        fit=fit,
-        check=check,
-        compiler=bench.compiler,
-        runner=bench.runner,
-        protocol=bench.protocol,
-        on_event=on_event,
-    )
+    with bench.every_board() as runners:
+        return build(
+            table,
+            arch.every_block(run.space),
+            fit=fit,
+            check=check,
+            compiler=bench.compiler,
+            runner=runners,
+            protocol=bench.protocol,
+            weights=block_weights(run.space),
+            budget_minutes=run.config.table.budget_minutes,
+            on_event=on_event,
+        )
+
+
+def block_weights(space: SearchSpace) -> dict[Block, float]:
+    """What share of the space's MACs each block stands for: a missing heavy and frequent block costs the most error."""
+    shares = arch.block_shares(space, np.random.default_rng(0))
+    return {block: share * (1 + block_macs(block)) for block, share in shares.items()}
 
 
 def correction_networks(run: Run) -> tuple[list[Network], list[Network]]:
@@ -134,9 +162,10 @@ class Latency:
     failures: dict[Block, str]
 
     @classmethod
-    def of(cls, space: SearchSpace, table: LatencyTable, *, predictor: str) -> Latency:
-        """The predictor over the table, fitted on its "fit" networks."""
-        fitted = cast(AdditivePredictor, predictor_for(table, name=predictor))
+    def of(cls, space: SearchSpace, table: LatencyTable, *, predictor: str, estimate: bool = False) -> Latency:
+        """The predictor over the table, fitted on its "fit" networks; `estimate` fills gaps, and widens intervals."""
+        miss: Miss | None = "estimate" if estimate else None
+        fitted = cast(AdditivePredictor, predictor_for(table, name=predictor, miss=miss))
         failures = table.failures()
         fitted.fit(table.measured("fit"))
         return cls(space, fitted, failures)
@@ -160,7 +189,7 @@ def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
     predictions = latency.predictor.predict([row.blocks for row, _ in checked])
     return PredictionQuality.of(
         [prediction.mean_ms for prediction in predictions],
-        [measurement.latency_ms for _, measurement in checked],
+        [table.scale * measurement.latency_ms for _, measurement in checked],
         noise_floor=split_noise_floor([measurement for _, measurement in checked]),
     )
 
@@ -184,8 +213,9 @@ def visit(bench: Bench, table: LatencyTable, libraries: Sequence[Path], protocol
 
     An anchor needs its library in the compiler's cache; nothing is compiled for it.
     """
+    scale = table.scale
     anchors = [
-        (path, measured.latency_ms)
+        (path, scale * measured.latency_ms)
         for row, measured in measured_networks(table, "fit")
         if row.evidence.artefact is not None and (path := bench.compiler.library(row.evidence.artefact)) is not None
     ]

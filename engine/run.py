@@ -49,8 +49,8 @@ class Run:
         return self.folder / "supernet"
 
     @property
-    def table_path(self) -> Path:
-        """Latency table."""
+    def table_path(self) -> Path | str:
+        """Latency table: a file, or the URL of a database."""
         return self.config.table.path or self.folder / "latency.sqlite"
 
     @property

@@ -20,6 +20,7 @@ from hwnas.latency.predictors import (
 )
 from hwnas.latency.quality import PredictionQuality, split_noise_floor
 from hwnas.latency.rows import BlockRow, DriftCheck, Evidence, NetworkRow, Quoted, Visit
+from hwnas.latency.sentinels import Drift, DriftError, accept, check_drift, refuse_moved
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.visits import BuildError
 from hwnas.latency.work import Network
@@ -33,7 +34,9 @@ __all__ = [
     "Committed",
     "Compiled",
     "Coverage",
+    "Drift",
     "DriftCheck",
+    "DriftError",
     "Evidence",
     "LatencyPredictor",
     "LatencyTable",
@@ -45,10 +48,13 @@ __all__ = [
     "Quoted",
     "TableError",
     "Visit",
+    "accept",
     "block_factory",
     "build",
+    "check_drift",
     "coverage",
     "predictor_for",
     "predictor_names",
+    "refuse_moved",
     "split_noise_floor",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 from time import perf_counter
 from typing import Protocol as Role
 
-from hwnas.devices import Measurement, Protocol, Runner
+from hwnas.devices import DeviceError, Measurement, Protocol, Runner
 from hwnas.devices.compile import Artefact, CompileFailure, CompileJob
 from hwnas.latency.block import Block
 from hwnas.latency.farm import Farm
@@ -80,6 +80,7 @@ class BuildReport:
     added: int
     seconds: float
     left: int = 0  # not tried, because the time was up
+    gone: tuple[str, ...] = ()  # why boards that did not come back were left out
     busy_s: Mapping[int, float] = field(default_factory=dict)  # by runner: with a batch in hand, not waiting for one
 
 
@@ -141,8 +142,7 @@ def build(
     if budget_minutes is not None and not budget_minutes > 0:
         raise ValueError(f"a budget of {budget_minutes:g} minutes measures nothing: give more than 0")
     asked = all_work(table, in_order(blocks, weights or {}), fit, check)
-    for each in runners:
-        table.check_same_device(each.fingerprint(), protocol)
+    _check_runners(table, runners, protocol)
     todo = untried(table, asked)
     began = clock()
     progress = _Progress(len(todo), began, on_event, clock)
@@ -161,8 +161,29 @@ def build(
         farm.run(todo, compiler.compile([work.job for work in todo]))
     left = len(untried(table, todo))
     return BuildReport(
-        len(asked) - len(todo), progress.done, progress.failed, progress.added, clock() - began, left, farm.busy_s
+        present=len(asked) - len(todo),
+        tried=progress.done,
+        failed=progress.failed,
+        added=progress.added,
+        seconds=clock() - began,
+        left=left,
+        gone=tuple(map(str, farm.gone)),
+        busy_s=farm.busy_s,
     )
+
+
+def _check_runners(table: LatencyTable, runners: Sequence[Runner], protocol: Protocol) -> None:
+    """Raises DeviceError for a runner of another device, and where none answers; a board may answer later."""
+    silent = []
+    for runner in runners:
+        try:
+            found = runner.fingerprint()
+        except DeviceError as error:
+            silent.append(error)
+            continue
+        table.check_same_device(found, protocol)
+    if len(silent) == len(runners):
+        raise silent[0]
 
 
 def _take_turns(farm: Farm, compiler: JobCompiler, todo: Sequence[Work]) -> None:

@@ -17,7 +17,7 @@ from hwnas.latency.work import Made, Work, untried
 _ALONE_AFTER = 2
 # What a board died of so often when it was alone there has failed.
 _GIVEN_UP_AFTER = 4
-# A board that does not come back is tried again after 1, 2, 4, ... seconds.
+# So often a lost board is asked whether it is back, after 1, 2, 4, ... seconds.
 _PATIENCE = 6
 
 
@@ -33,6 +33,7 @@ class Farm:
     clock: Callable[[], float]
     deadline: float | None = None
     busy_s: dict[int, float] = field(default_factory=dict)  # by index of the runner
+    gone: list[DeviceError] = field(default_factory=list)  # why each board that does not come back is gone
     _ready: deque[Made] = field(default_factory=deque)
     _lost: Counter[str] = field(default_factory=Counter)  # key of a work -> boards that died with it
     _changed: threading.Condition = field(default_factory=threading.Condition)
@@ -40,7 +41,6 @@ class Farm:
     _to_come: bool = True  # more will be compiled
     _begun: bool = False  # the table has a first visit, which later ones refer to
     _stopped: bool = False
-    _gone: list[DeviceError] = field(default_factory=list)  # why each board that does not come back is gone
     _error: BaseException | None = None
 
     def run(self, works: Sequence[Work], compiled: Iterator[tuple[int, Artefact | CompileFailure]]) -> None:
@@ -96,23 +96,22 @@ class Farm:
     def _raise(self) -> None:
         if self._error is not None:
             raise self._error
-        if len(self._gone) == len(self.runners):
-            raise self._gone[-1]
+        if len(self.gone) == len(self.runners):
+            raise self.gone[-1]
 
     def _serve(self, index: int, runner: Runner) -> None:
-        misfortunes = 0
         while batch := self._take():
             began = self.clock()
+            arrived = False
             try:
                 batch = self._still_wanted(batch)
-                visited = self.visitor.visit(runner, batch) if batch else None
+                state = self.visitor.arrive(runner)
+                arrived = True
+                visited = self.visitor.visit(runner, batch, state) if batch else None
             except DeviceError as error:
-                misfortunes += 1
-                self._give_back(batch, error)
-                if misfortunes > _PATIENCE:
-                    self._gone.append(error)
-                    break
-                if self._wait(2.0 ** (misfortunes - 1)):
+                self._give_back(batch, error, blame=arrived)
+                # it must answer before another batch is blamed for its death
+                if not self._comes_back(runner, error):
                     break
                 continue
             except BaseException as error:  # one thread's end is everybody's: the build tells what it was
@@ -120,7 +119,6 @@ class Farm:
                     self._error, self._stopped = error, True
                     self._changed.notify_all()
                 break
-            misfortunes = 0
             self.busy_s[index] = self.busy_s.get(index, 0.0) + self.clock() - began
             with self._changed:
                 self._under_way -= 1
@@ -128,6 +126,20 @@ class Farm:
                 self._changed.notify_all()
                 if visited is not None:
                     self.on_visited(visited)
+
+    def _comes_back(self, runner: Runner, error: DeviceError) -> bool:
+        """Whether the board answers again; asks after 1, 2, 4, ... seconds."""
+        for attempt in range(_PATIENCE):
+            if self._wait(2.0**attempt):
+                return False
+            try:
+                self.visitor.arrive(runner)
+                return True
+            except DeviceError as still:
+                error = still
+        with self._changed:
+            self.gone.append(error)
+        return False
 
     def _serve_and_leave(self, index: int, runner: Runner) -> None:
         self._serve(index, runner)
@@ -164,7 +176,7 @@ class Farm:
         """Towards the end every board gets its part of what is left."""
         if self._to_come:
             return self.chunk
-        return min(self.chunk, -(-len(self._ready) // (len(self.runners) - len(self._gone))))
+        return min(self.chunk, -(-len(self._ready) // (len(self.runners) - len(self.gone))))
 
     def _suspect(self, made: Made) -> bool:
         return self._lost[made.work.key] >= _ALONE_AFTER
@@ -174,11 +186,11 @@ class Farm:
         wanted = {work.key for work in untried(self.visitor.table, [made.work for made in batch])}
         return [made for made in batch if made.work.key in wanted]
 
-    def _give_back(self, batch: Sequence[Made], error: DeviceError) -> None:
+    def _give_back(self, batch: Sequence[Made], error: DeviceError, *, blame: bool) -> None:
         with self._changed:
             self._under_way -= 1
             for made in reversed(batch):
-                self._lost[made.work.key] += 1
+                self._lost[made.work.key] += blame
                 if len(batch) == 1 and self._lost[made.work.key] >= _GIVEN_UP_AFTER:
                     lost = RunFailure(f"a board was lost {self._lost[made.work.key]} times with it alone: {error}")
                     self._ready.append(Made(made.work, lost))

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hwnas.devices import Measurement, Protocol, Runner
+from hwnas.devices import Fingerprint, Measurement, Protocol, Runner
 from hwnas.devices.compile import Artefact
 from hwnas.latency.table import LatencyTable
 from hwnas.latency.work import Made, Row
@@ -53,14 +53,19 @@ class Visitor:
     _anchors: list[Anchor] | None = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def visit(self, runner: Runner, batch: Sequence[Made]) -> Visited:
-        """Time what compiled of `batch`; all of it becomes rows.
+    def arrive(self, runner: Runner) -> Fingerprint:
+        """The state of the device now. Raises DeviceError where it is not there, or is another than the table's."""
+        state = runner.fingerprint()
+        self.table.check_same_device(state, self.protocol)  # a farm may hand out another board than before
+        return state
+
+    def visit(self, runner: Runner, batch: Sequence[Made], before: Fingerprint) -> Visited:
+        """Time what compiled of `batch`; all of it becomes rows. `before` is what `arrive` found.
 
         Raises DeviceError where the device is lost (nothing is kept then), BuildError where nothing works.
         """
         anchors = self.anchors()
         artefacts = [made.result.path for made in batch if isinstance(made.result, Artefact)]
-        before = runner.fingerprint()
         answers = runner.time([*artefacts, *(anchor.path for anchor in anchors)], self.protocol) if artefacts else []
         after = runner.fingerprint() if artefacts else None
         timed = iter(answers[: len(artefacts)])

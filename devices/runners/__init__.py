@@ -18,7 +18,16 @@ from hwnas.devices.runfailure import KernelHung, RunFailure
 FloatArray = NDArray[np.floating]
 
 
-__all__ = ["FloatArray", "KernelHung", "RunFailure", "Runner", "noise_floor", "open_runner", "runner_names"]
+__all__ = [
+    "FloatArray",
+    "KernelHung",
+    "RunFailure",
+    "Runner",
+    "board_count",
+    "noise_floor",
+    "open_runner",
+    "runner_names",
+]
 
 
 class Runner(Role):
@@ -27,7 +36,8 @@ class Runner(Role):
     A class attribute `shares_host = True` says that compiling on this machine disturbs it.
 
     A file of this folder is a runner where it has `open_device(device: Device, *, compiler: str) -> Runner`;
-    another package names such a function under the entry-point group "hwnas.devices.runners".
+    another package names such a function under the entry-point group "hwnas.devices.runners". A file that also has
+    `boards(device: Device) -> int` says how many equal boards stand behind one device.
     `compiler` is the versions of what makes the artefacts, which the fingerprint repeats.
     """
 
@@ -62,6 +72,12 @@ def open_runner(device: Device, *, compiler: str = "unknown") -> Runner:
     open_device = getattr(found, "open_device", found)
     runner: Runner = open_device(device, compiler=compiler)
     return runner
+
+
+def board_count(device: Device) -> int:
+    """How many equal boards answer for `device`: what its runner's `boards(device) -> int` says, or else one."""
+    boards = getattr(load_plugin(sys.modules[__name__], device.runner), "boards", None)
+    return int(boards(device)) if boards is not None else 1
 
 
 def noise_floor(runner: Runner, artefact: Path, protocol: Protocol, *, repetitions: int = 5) -> float:

@@ -6,12 +6,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
 
-from hwnas.devices import BoardLostError, DeviceError, Measurement, Protocol, RunFailure
+from hwnas.devices import BoardLostError, DeviceError, Fingerprint, Measurement, Protocol, RunFailure
 from hwnas.latency import BuildReport, LatencyTable, build
 from hwnas.latency.farm import Farm
 from tests.latency.factories import conv_block
@@ -22,20 +22,28 @@ BLOCKS = [conv_block(channels) for channels in range(1, 41)]
 
 @dataclass
 class Board(ToyRunner):
-    """A board that shares nothing with this machine and may be lost by what `fate` says of a batch."""
+    """A board that shares nothing with this machine, dies of what `fate` says of a batch, and may come back."""
 
     shares_host: bool = False
     fate: Callable[[Sequence[Path]], bool] = lambda _: False
+    comes_back: bool = True
+    dead: bool = False
     timed: Counter[str] = field(default_factory=Counter)
     closed: threading.Event = field(default_factory=threading.Event)
     takes_s: float = 0.0
 
     def time(self, artefacts: Sequence[Path], protocol: Protocol) -> list[Measurement | RunFailure]:
         time.sleep(self.takes_s)
-        if self.fate(artefacts):
+        if self.dead or self.fate(artefacts):
+            self.dead = not self.comes_back
             raise BoardLostError("the board is gone: switch it on")
         self.timed.update(path.stem for path in artefacts)
         return super().time(artefacts, protocol)
+
+    def fingerprint(self) -> Fingerprint:
+        if self.dead:
+            raise BoardLostError("the board is gone: switch it on")
+        return super().fingerprint()
 
     def close(self) -> None:
         self.closed.set()
@@ -83,14 +91,35 @@ def test_boards_of_different_speed_fill_one_table(table: LatencyTable) -> None:
 def test_a_board_that_dies_for_good_leaves_its_work_to_the_others(table: LatencyTable) -> None:
     calls: list[int] = []
 
-    def after_two(_: Sequence[Path]) -> bool:
+    def third(_: Sequence[Path]) -> bool:
         calls.append(1)
-        return len(calls) > 2
+        return len(calls) == 3
 
-    survivor = Board(takes_s=0.01)
-    report = _build(table, [Board(takes_s=0.01, fate=after_two), survivor])
+    mortal = Board(takes_s=0.01, fate=third, comes_back=False)
+    report = _build(table, [mortal, Board(takes_s=0.02)])
+    assert mortal.dead
     assert _complete(table)
     assert report.added == 40
+
+
+def test_a_board_that_is_exchanged_for_another_kind_is_left_out(table: LatencyTable) -> None:
+    @dataclass
+    class Exchanged(Board):
+        def time(self, artefacts: Sequence[Path], protocol: Protocol) -> list[Measurement | RunFailure]:
+            self.state = replace(FINGERPRINT, soc="another")
+            raise BoardLostError("unplugged")
+
+    report = _build(table, [Exchanged(), Board(takes_s=0.03)])
+    assert _complete(table)
+    assert len(report.gone) == 1
+    assert "soc 'toy' there, 'another' here" in report.gone[0]
+
+
+def test_a_board_that_was_never_there_is_named(table: LatencyTable) -> None:
+    absent = Board(comes_back=False, dead=True)
+    report = _build(table, [absent, Board(takes_s=0.05)])
+    assert _complete(table)
+    assert report.gone == ("the board is gone: switch it on",)
 
 
 def test_a_board_that_comes_back_goes_on(table: LatencyTable) -> None:
@@ -119,12 +148,12 @@ def test_a_block_that_takes_every_board_down_fails_alone(table: LatencyTable) ->
 def test_when_the_last_board_is_gone_the_build_says_so_and_keeps_what_it_has(table: LatencyTable) -> None:
     calls: list[int] = []
 
-    def after_three(_: Sequence[Path]) -> bool:
+    def fourth(_: Sequence[Path]) -> bool:
         calls.append(1)
-        return len(calls) > 3
+        return len(calls) == 4
 
     with pytest.raises(BoardLostError, match="switch it on"):
-        _build(table, [Board(fate=after_three)])
+        _build(table, [Board(fate=fourth, comes_back=False)])
     assert len(table.latencies_ms()) == 12
     assert _build(table, [Board()]).present == 12
     assert _complete(table)
@@ -150,8 +179,6 @@ def test_this_machine_and_a_board_do_not_mix(table: LatencyTable) -> None:
 
 
 def test_a_stranger_among_the_boards_is_refused_before_anything_is_compiled(table: LatencyTable) -> None:
-    from dataclasses import replace
-
     compiler = ToyCompiler()
     with pytest.raises(DeviceError):
         _build(table, [Board(), Board(state=replace(FINGERPRINT, soc="another"))], compiler=compiler)
