@@ -2,8 +2,9 @@
 
 import torch
 
+from tests.boards.arm64 import arm64_board
 from tests.postgresql import location, postgresql, postgresql_server
 
 torch.set_num_threads(1)
 
-__all__ = ["location", "postgresql", "postgresql_server"]  # fixtures of every test
+__all__ = ["arm64_board", "location", "postgresql", "postgresql_server"]  # fixtures of every test

@@ -23,7 +23,7 @@ Module = Any
 
 Schedule = Literal["cpu", "none"]
 
-SCHEDULE_VERSION = "2"  # part of the cache key: change it with every change of the code that is generated
+SCHEDULE_VERSION = "3"  # part of the cache key: change it with every change of the code that is generated
 
 
 # Operators whose import as they are gives the kernels that torch's decompositions give, in 0.5 CPU-s less a block (of

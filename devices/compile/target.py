@@ -62,7 +62,7 @@ def vector_lanes(target: str) -> int:
         return 16 if "avx512f" in features else 8 if "avx2" in features else 4
     if family == "riscv":
         bits = [int(f[3:-1]) for f in features if f.startswith("zvl") and f.endswith("b") and f[3:-1].isdigit()]
-        return max(bits, default=128) // 32 if "v" in features else 1
+        return max(bits, default=128) // 32 if has_scalable_vectors(target) else 1
     if family in ("aarch64", "arm"):
         return 4 if "neon" in features else 1
     return 4 if "simd128" in features else 1
@@ -76,6 +76,13 @@ def vector_registers(target: str) -> int:
     lanes = vector_lanes(target)
     family = target_machine(target)
     return 32 if lanes == 16 or family in ("aarch64", "riscv") or (family == "arm" and lanes == 1) else 16
+
+
+def has_scalable_vectors(target: str) -> bool:
+    """Whether TVM writes vectors of a length that the board decides: on RISC-V with V since apache/tvm#19776."""
+    from tvm.target import codegen
+
+    return target_machine(target) == "riscv" and "v" in set(codegen.llvm_get_cpu_features(as_target(target)))
 
 
 def is_gpu(target: str) -> bool:

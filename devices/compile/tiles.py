@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from hwnas.devices.compile.target import vector_lanes, vector_registers
+from hwnas.devices.compile.target import has_scalable_vectors, vector_lanes, vector_registers
 
 # What a band of a padded input may take of the first-level data cache, 32 KiB on the smallest cores in mind.
 _L1_SHARE_BYTES = 24 * 1024
@@ -16,11 +16,12 @@ class Machine:
 
     lanes: int  # float32 numbers in a vector
     registers: int  # vector registers
+    scalable: bool = False  # whether TVM cuts vectors by a length that the board decides
 
     @classmethod
     def of(cls, target: str) -> Machine:
         """The machine of a target's JSON text."""
-        return cls(vector_lanes(target), vector_registers(target))
+        return cls(vector_lanes(target), vector_registers(target), has_scalable_vectors(target))
 
     def padded(self, channels: int) -> int:
         """`channels` rounded up to whole vectors."""
