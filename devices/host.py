@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import platform
 import re
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from hwnas.devices.board import read_facts
 from hwnas.devices.device import Device, Fingerprint
 from hwnas.devices.runtimes import find_runtime
 
@@ -38,23 +39,48 @@ def read_fingerprint(
 
     `compiler` is the versions of what made the artefacts; `root` is where /proc and /sys hang.
     """
-    cpuinfo = _text(root / "proc/cpuinfo")
-    core = pinned_to[0] if pinned_to else 0
-    frequency = root / f"sys/devices/system/cpu/cpu{core}/cpufreq"
+    facts = read_facts(pinned_to[0] if pinned_to else 0, root)
+    facts["runtime"] = find_runtime(device.runtime).version()
+    return fingerprint_of(facts, device, compiler=compiler, niceness=niceness, pinned_to=pinned_to)
+
+
+def fingerprint_of(
+    facts: Mapping[str, Any],
+    device: Device,
+    *,
+    compiler: str,
+    niceness: int | None = None,
+    pinned_to: tuple[int, ...] = (),
+    board: str = "",
+) -> Fingerprint:
+    """The fingerprint of a machine by what it says of itself: see `hwnas.devices.board.read_facts`.
+
+    A machine may say nothing at all; it is then told from others by its target and compiler alone.
+    """
+    cpuinfo = facts.get("cpuinfo", "")
+    machine = facts.get("machine", "")
+    chip = soc_name(cpuinfo, board=facts.get("model", "").strip("\0 \n"))
+    isa = instruction_set(cpuinfo)
+    if "vendor_id" in _fields(cpuinfo) and machine not in ("x86_64", "AMD64", "i686", "i386"):
+        # an emulator of processes shows the chip that it runs on
+        chip, isa = f"emulated {machine or UNKNOWN}", ()
+    if facts.get("accelerator"):
+        chip = f"{facts['accelerator']} ({chip})"
     return Fingerprint(
-        soc=soc_name(cpuinfo, board=_board(root)),
-        cores=os.cpu_count() or 1,
-        isa=instruction_set(cpuinfo),
-        os=f"{platform.system()} {platform.release()} {platform.machine()}",
-        runtime=find_runtime(device.runtime).version(),
+        soc=chip,
+        cores=int(facts.get("cores", 0)),
+        isa=isa,
+        os=facts.get("os") or UNKNOWN,
+        runtime=facts.get("runtime") or f"{device.runtime} {UNKNOWN}",
         compiler=compiler,
         target=device.target,
         threads=device.threads,
-        governor=_text(frequency / "scaling_governor").strip() or UNKNOWN,
-        clock_mhz=_clock_mhz(frequency, cpuinfo),
-        load_1m=_load(root),
+        governor=facts.get("governor") or UNKNOWN,
+        clock_mhz=_clock_mhz(facts.get("clock_khz", ""), cpuinfo),
+        load_1m=_load(facts.get("load", "")),
         niceness=niceness,
         pinned_to=pinned_to,
+        board=board,
     )
 
 
@@ -93,13 +119,7 @@ def _fields(cpuinfo: str) -> dict[str, str]:
     return fields
 
 
-def _board(root: Path) -> str:
-    # the device tree ends its strings with a zero byte
-    return _text(root / "proc/device-tree/model").strip("\0 \n")
-
-
-def _clock_mhz(frequency: Path, cpuinfo: str) -> float | None:
-    kilohertz = _text(frequency / "scaling_cur_freq").strip()
+def _clock_mhz(kilohertz: str, cpuinfo: str) -> float | None:
     if kilohertz.isdigit():
         return int(kilohertz) / 1000
     try:
@@ -108,16 +128,8 @@ def _clock_mhz(frequency: Path, cpuinfo: str) -> float | None:
         return None
 
 
-def _load(root: Path) -> float | None:
+def _load(loadavg: str) -> float | None:
     try:
-        return float(_text(root / "proc/loadavg").split()[0])
+        return float(loadavg.split(maxsplit=1)[0])
     except (IndexError, ValueError):
         return None
-
-
-def _text(path: Path) -> str:
-    """What a file of the system says; nothing where it is missing or forbidden."""
-    try:
-        return path.read_text(errors="replace")
-    except OSError:
-        return ""

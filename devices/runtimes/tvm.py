@@ -50,24 +50,25 @@ def prepare(model: nn.Module, inputs: tuple[tuple[int, ...], ...], settings: Set
 
 def load(path: str, threads: int) -> Loaded:  # noqa: ARG001  # TVM_NUM_THREADS is set before the process begins
     """Load a library."""
-    return Loaded(path)
+    import tvm
+    import tvm_ffi
+
+    # tvm.runtime.load_module would keep the library for the life of the process
+    return Loaded(tvm_ffi.load_module(os.path.realpath(path), keep_module_alive=False), tvm.cpu())
 
 
 class Loaded:
-    """A library in memory with its virtual machine."""
+    """A library in memory, here or on a board, with its virtual machine on one of the devices there."""
 
-    def __init__(self, path: str) -> None:
-        import tvm
-        import tvm_ffi
+    def __init__(self, module: Any, device: Any) -> None:
         from tvm.runtime.vm import VirtualMachine
 
-        # tvm.runtime.load_module would keep the library for the life of the process
-        self._module: Any = tvm_ffi.load_module(os.path.realpath(path), keep_module_alive=False)
+        self._module = module
         found = _PARAMETER.findall(self._module["stats"]())
         self._parameters = {
             int(index): ([int(n) for n in shape.split(",") if n.strip()], dtype) for index, shape, dtype in found
         }
-        self._device = tvm.cpu()
+        self._device = device
         self._vm = VirtualMachine(self._module, self._device)
         self._evaluators: dict[tuple[int, int], Any] = {}
 

@@ -13,8 +13,7 @@ import numpy as np
 import psutil
 import pytest
 
-from hwnas.devices import Device, DeviceError, Measurement, Protocol, RunFailure, noise_floor, open_runner
-from hwnas.devices.runners import _here
+from hwnas.devices import Device, DeviceError, Measurement, Protocol, RunFailure, board, noise_floor, open_runner
 from hwnas.devices.runners.local import LocalRunner
 from tests.devices import artefacts
 from tests.devices.runner_contract import SHORT, RunnerContract
@@ -160,7 +159,7 @@ def test_the_timing_process_dies_with_a_killed_parent(library: Path) -> None:
 def test_denormals_are_flushed_to_zero() -> None:
     code = (
         "import numpy as np, runpy\n"
-        f"timing = runpy.run_path({str(_here.__file__)!r})\n"
+        f"timing = runpy.run_path({str(board.__file__)!r})\n"
         "tiny = np.full(64, 1e-38, np.float32)\n"
         "assert (tiny * np.float32(0.01)).all()\n"
         "timing['flush_denormals']()\n"

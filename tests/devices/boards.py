@@ -1,0 +1,111 @@
+"""Real trackers and boards on loopback for tests: processes of their own that are gone when the test is."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from hwnas.devices import Device
+from hwnas.devices import board as board_file
+
+HOST = "127.0.0.1"
+_START_S = 120.0  # two seconds on a quiet machine
+
+
+@dataclass
+class Served:
+    """A server in a process group of its own, at HOST:port."""
+
+    process: subprocess.Popen[bytes]
+    port: int
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def place(self) -> str:
+        return f"{HOST}:{self.port}"
+
+    def kill(self) -> None:
+        """SIGKILL to all of it, as a power cut would."""
+        with suppress(ProcessLookupError):
+            os.killpg(self.process.pid, signal.SIGKILL)
+        self.process.wait(timeout=30)
+
+    def stop(self) -> None:
+        """Ask it to end; what does not is killed."""
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        try:
+            self.process.wait(timeout=20)
+        except subprocess.TimeoutExpired:
+            self.kill()
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def serve(command: Sequence[str], *, log: Path | None = None) -> Iterator[Served]:
+    """A program that prints a line which ends with its port when it is ready."""
+    said = log.open("ab") if log else subprocess.DEVNULL
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True, env=environment
+    )
+    assert process.stdout is not None
+    served = Served(process, 0)
+    try:
+        ready, _, _ = select.select([process.stdout], [], [], _START_S)
+        line = process.stdout.readline().decode() if ready else ""
+        if not line.strip():
+            raise RuntimeError(f"{' '.join(command)} does not start")
+        served.port = int(line.rpartition(":")[2])
+        yield served
+    finally:
+        served.stop()
+        served.kill()
+        process.stdout.close()
+        if log:
+            said.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def tracker(port: int = 0) -> Iterator[Served]:
+    command = [sys.executable, "-m", "hwnas.devices.tracker", "--host", HOST, "--port", str(port or free_port())]
+    with serve(command) as served:
+        yield served
+
+
+@contextmanager
+def board(
+    tracker: Served | None, key: str = "key", *, python: Sequence[str] = (sys.executable,), log: Path | None = None
+) -> Iterator[Served]:
+    """hwnas's own server; `python` may be an emulator's command line."""
+    command = [*python, str(board_file.__file__), "--host", HOST, "--port", str(free_port()), "--key", key]
+    if tracker is not None:
+        command += ["--tracker", tracker.place]
+    with serve(command, log=log) as served:
+        yield served
+
+
+def tracked(tracker: Served, key: str = "key", target: str = '{"kind": "llvm"}') -> Device:
+    """The device that the tracker lends under `key`."""
+    return Device("board", target, runner="rpc", address=f"tracker://{tracker.place}/{key}")
+
+
+def direct(board: Served, key: str = "key", target: str = '{"kind": "llvm"}') -> Device:
+    """The device that one board is."""
+    return Device("board", target, runner="rpc", address=f"rpc://{board.place}/{key}")
