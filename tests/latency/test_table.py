@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 import sqlite3
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -9,6 +10,7 @@ import pytest
 
 from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol
 from hwnas.latency import BlockRow, Evidence, LatencyTable, NetworkRow, TableError, schema
+from hwnas.latency.rows import NetworkRole
 from tests.latency.factories import conv_block
 from tests.latency.toys import DEVICE, FINGERPRINT, MEASURED_AT, PROTOCOL
 
@@ -32,9 +34,9 @@ def _failed(channels: int) -> BlockRow:
     return BlockRow(conv_block(channels), Evidence("did not compile: too small"))
 
 
-def _network(label: str, role: str, *channels: int, latency_ms: float = 5.0) -> NetworkRow:
+def _network(label: str, role: NetworkRole, *channels: int, error: str = "") -> NetworkRow:
     blocks = tuple(conv_block(c) for c in channels)
-    return NetworkRow(label, role, blocks, Evidence(Measurement((latency_ms,), PROTOCOL, MEASURED_AT)))  # type: ignore[arg-type]
+    return NetworkRow(label, role, blocks, Evidence(error or Measurement((5.0,), PROTOCOL, MEASURED_AT), "key"))
 
 
 def _add(table: LatencyTable, *rows: BlockRow | NetworkRow) -> int:
@@ -95,10 +97,35 @@ def test_missing_is_what_nobody_tried_once_each_in_order(table: LatencyTable) ->
     assert table.missing(asked) == [conv_block(64), conv_block(32)]
 
 
-def test_forgotten_failures_are_missing_again(table: LatencyTable) -> None:
-    _add(table, _failed(8), _row(16, 2.0))
-    assert table.forget_failures() == 1
+def test_forgotten_failures_are_missing_again_and_kept_as_evidence(table: LatencyTable) -> None:
+    _add(table, _failed(8), _row(16, 2.0), _network("a", "fit", 8, 16, error="hangs"))
+    assert table.forget_failures() == 2
     assert table.missing([conv_block(8), conv_block(16)]) == [conv_block(8)]
+    assert (table.failures(), table.networks()) == ({}, [])
+    assert table.superseded() == [_failed(8), _network("a", "fit", 8, 16, error="hangs")]
+    assert table.forget_failures() == 0
+
+
+def test_the_attempt_after_a_forgotten_failure_counts(table: LatencyTable) -> None:
+    _add(table, _failed(8))
+    table.forget_failures()
+    _add(table, _failed(8))
+    table.forget_failures()
+    assert _add(table, _row(8, 3.0)) == 1
+    assert table.block_rows() == [_row(8, 3.0)]
+    assert table.superseded() == [_failed(8), _failed(8)]
+
+
+def test_a_failure_gives_way_to_a_success_and_not_the_other_way_round(table: LatencyTable) -> None:
+    _add(table, _failed(8), _row(16, 2.0))
+    assert _add(table, _row(8, 1.0), _failed(16)) == 1
+    assert table.latencies_ms() == {conv_block(8): 1.0, conv_block(16): 2.0}
+    assert table.superseded() == [_failed(8)]
+
+
+def test_an_error_that_is_no_text_is_kept_as_text(table: LatencyTable) -> None:
+    _add(table, BlockRow(conv_block(8), Evidence("crashed with \0 and \udcff")))
+    assert table.failures() == {conv_block(8): "crashed with \N{REPLACEMENT CHARACTER} and ?"}
 
 
 def test_networks_are_kept_by_role(table: LatencyTable) -> None:
@@ -154,6 +181,25 @@ def test_a_frame_has_a_line_a_block(table: LatencyTable) -> None:
     assert frame["arguments"][0] == "channels=8"
     assert frame["inputs"][0] == "1x8x4x4"
     assert frame["error"][1] == "did not compile: too small"
+
+
+def test_tails_are_told_from_200_runs_and_outliers_are_counted(table: LatencyTable) -> None:
+    steady = [1.0 + 0.001 * (i % 7) for i in range(200)]
+    _add(table, _row(8, *steady[:199]), _row(16, *steady[:198], 5.0, 9.0))
+    few, many = table.to_frame().to_dict("records")
+    assert math.isnan(few["p99_ms"])
+    assert (few["outliers"], many["outliers"]) == (0, 2)
+    assert many["p50_ms"] == pytest.approx(1.003)
+    assert many["p90_ms"] == pytest.approx(1.006)
+    assert 1.006 < many["p99_ms"] < 9.0
+    assert many["runs"] == 200
+
+
+def test_energy_is_kept_where_it_is_known(table: LatencyTable) -> None:
+    spent = BlockRow(conv_block(8), Evidence(Measurement((1.0,), PROTOCOL, MEASURED_AT, energy_mj=2.5)))
+    _add(table, spent, _row(16, 1.0))
+    assert table.block_rows() == [spent, _row(16, 1.0)]
+    assert table.to_frame()["energy_mj"][0] == 2.5
 
 
 def test_an_empty_table_is_an_empty_frame(table: LatencyTable) -> None:
