@@ -83,9 +83,7 @@ def device_from_catalog(
     """
     found = entry(target_name, own=own)
     if not found.links:
-        raise DeviceError(
-            f"{target_name} is compiled to code, not to a library that a device loads: {found.description}"
-        )
+        raise DeviceError(f"{target_name} becomes code, not a library that a device loads: {found.description}")
     return Device(
         name=name,
         target=found.target,
