@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import platform
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -47,37 +50,42 @@ def relative(ours: NDArray[np.float32], theirs: NDArray[np.float32]) -> float:
     return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
 
 
+@dataclass(frozen=True)
+class Trial:
+    """A block compiled for the board and what came out of it there."""
+
+    library: Path
+    error: float
+
+
 @pytest.fixture(scope="module")
-def errors(arm64_board: Board, tmp_path_factory: pytest.TempPathFactory) -> dict[str, float]:
-    """Relative error of each block on the board; one start of the board's Python runs them all."""
-    folder = tmp_path_factory.mktemp("arm64")
-    expected = {}
-    for index, name in enumerate(ON_THE_BOARD):
-        model, shape = make(name)
-        path = folder / f"{index}.so"
-        link(lower(import_torch(model, (shape,)), arm64_board.target), arm64_board.target, path)
-        x = torch.randn(shape, generator=torch.Generator().manual_seed(index))
-        np.savez(path.with_suffix(".npz"), x.numpy())
+def trials(arm64_board: Board, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trial]:
+    """Every block, through the compiler and its cache; one start of the board's Python runs them all."""
+    cache = tmp_path_factory.mktemp("arm64")
+    made, theirs = {}, {}
+    blocks = {name: make(name) for name in ON_THE_BOARD}
+    jobs = [CompileJob(partial(copy.deepcopy, model), (shape,), name) for name, (model, shape) in blocks.items()]
+    with Compiler(arm64_board.target, cache=cache, workers=2) as compiler:
+        for index, artefact in compiler.compile(jobs):
+            assert not isinstance(artefact, CompileFailure), artefact
+            made[jobs[index].label] = artefact.path
+    for name, (model, shape) in blocks.items():
+        x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
+        np.savez(made[name].with_suffix(".npz"), x.numpy())
         with torch.no_grad():
-            expected[name] = model(x).numpy()
-    arm64_board.run(FORWARD, folder)
-    return {name: relative(np.load(folder / f"{i}.npy"), expected[name]) for i, name in enumerate(ON_THE_BOARD)}
+            theirs[name] = model(x).numpy()
+    arm64_board.run(FORWARD, cache)
+    ours = {name: np.load(path.with_suffix(".npy")) for name, path in made.items()}
+    return {name: Trial(made[name], relative(ours[name], theirs[name])) for name in ON_THE_BOARD}
 
 
 @pytest.mark.parametrize("name", ON_THE_BOARD)
-def test_the_arm64_board_says_what_torch_says_on(name: str, errors: dict[str, float]) -> None:
-    assert errors[name] < 1e-5
+def test_the_arm64_board_says_what_torch_says_on(name: str, trials: dict[str, Trial]) -> None:
+    assert trials[name].error < 1e-5
 
 
-def test_a_compiler_of_another_machine_makes_that_machine_s_libraries(arm64_board: Board, tmp_path: Path) -> None:
-    job = CompileJob(lambda: nn.Conv2d(3, 4, 3), ((1, 3, 8, 8),), "conv")
-    with Compiler(arm64_board.target, cache=tmp_path, workers=1) as compiler:
-        ((_, made),) = compiler.compile([job])
-    assert not isinstance(made, CompileFailure), made
-    assert elf_machine(made.path) == "aarch64"
-    np.savez(made.path.with_suffix(".npz"), np.ones((1, 3, 8, 8), np.float32))
-    arm64_board.run(FORWARD, tmp_path)  # the board loads the file as the cache holds it, manifest and all
-    assert np.load(made.path.with_suffix(".npy")).shape == (1, 4, 6, 6)
+def test_a_compiler_for_the_board_makes_the_board_s_libraries(trials: dict[str, Trial]) -> None:
+    assert {elf_machine(trial.library) for trial in trials.values()} == {"aarch64"}
 
 
 # qemu's processors; the vectors of the last two are longer than the 128 bits that the code asks for, as on real boards
