@@ -470,6 +470,8 @@ def listen(host: str, port: int, port_end: int) -> socket.socket:
 def load_tvm() -> None:
     """Import TVM's runtime, and the libraries beside it by which it runs OpenCL, CUDA and the like."""
     os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")  # a compiler would cost 250 MB
+    # tvm_ffi imports it where it can, which takes longer than all the rest
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]
     import tvm
 
     for file in sorted((Path(tvm.__file__).parent / "lib").glob("libtvm_runtime_*.so")):

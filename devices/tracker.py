@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import signal
+import sys
 import time
 from collections.abc import Callable
 
@@ -31,9 +32,10 @@ def tracker_summary(host: str, port: int, timeout_s: float = 5.0) -> dict[str, B
 def serve_tracker(host: str, port: int, *, port_end: int | None = None, started: Callable[[int], None]) -> None:
     """Be the tracker, in this process and for ever, at the first free port from `port` on; `started` hears which.
 
-    SIGTERM and SIGINT end it. Raises DeviceError... where no port is free.
+    SIGTERM and SIGINT end the process. Raises ValueError where no port is free.
     """
     os.environ.setdefault("TVM_USE_RUNTIME_LIB", "1")  # a tracker compiles nothing
+    sys.modules.setdefault("torch", None)  # type: ignore[arg-type]  # tvm_ffi imports it where it can
     from tvm.rpc.tracker import PopenTrackerServerState
 
     for number in (signal.SIGTERM, signal.SIGINT):

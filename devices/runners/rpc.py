@@ -61,12 +61,13 @@ class RpcRunner(ProcessRunner):
         *,
         compiler: str = "unknown",
         wait_s: float = 60.0,
+        return_s: float = 15.0,
         session_s: float = 900.0,
         run_timeout_s: float = 60.0,
     ) -> None:
-        """`wait_s` is how long to wait for a free board; the board ends a session after `session_s` whatever happens.
+        """`wait_s` is how long to wait for a free board, `return_s` for the same one after a hang or a crash.
 
-        Nothing is asked before the first call.
+        The board ends a session after `session_s` whatever happens. Nothing is asked before the first call.
         """
         if device.runtime != "tvm":
             raise DeviceError(
@@ -94,6 +95,7 @@ class RpcRunner(ProcessRunner):
             start_s=_START_S + wait_s,
         )
         self._compiler = compiler
+        self._wait_s, self._return_s = wait_s, return_s
         self._renew_s = session_s / 3
         self._facts: dict[str, Any] = {}
         self._opened_at = 0.0
@@ -140,6 +142,7 @@ class RpcRunner(ProcessRunner):
         if self._process is not None and self._process.alive():
             return self._process
         self._request["again"] = self._facts["place"] if self._visiting else ""
+        self._request["wait_s"] = self._return_s if self._visiting else self._wait_s
         process = super()._started()
         try:
             process.send("facts")

@@ -8,13 +8,15 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from hwnas.devices import Device
 from hwnas.devices import board as board_file
+from hwnas.devices.tracker import tracker_summary
 
 HOST = "127.0.0.1"
 _START_S = 120.0  # two seconds on a quiet machine
@@ -93,12 +95,33 @@ def tracker(port: int = 0) -> Iterator[Served]:
 def board(
     tracker: Served | None, key: str = "key", *, python: Sequence[str] = (sys.executable,), log: Path | None = None
 ) -> Iterator[Served]:
-    """hwnas's own server; `python` may be an emulator's command line."""
+    """hwnas's own server, known to its tracker; `python` may be an emulator's command line."""
     command = [*python, str(board_file.__file__), "--host", HOST, "--port", str(free_port()), "--key", key]
     if tracker is not None:
         command += ["--tracker", tracker.place]
     with serve(command, log=log) as served:
+        if tracker is not None:
+            until(lambda: served.place in _places(tracker, key))
         yield served
+
+
+def _places(tracker: Served, key: str) -> tuple[str, ...]:
+    boards = tracker_summary(HOST, tracker.port).get(key)
+    return boards.places if boards and boards.free else ()
+
+
+def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
+    """Wait for what happens in another process. Fails where it does not."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it never came"
+        time.sleep(0.02)
+
+
+def free(tracker: Served, key: str = "key") -> int:
+    """Boards under `key` that the tracker would lend at once."""
+    boards = tracker_summary(HOST, tracker.port).get(key)
+    return boards.free if boards else 0
 
 
 def tracked(tracker: Served, key: str = "key", target: str = '{"kind": "llvm"}') -> Device:
