@@ -14,7 +14,7 @@ from typing import Protocol as Role
 import numpy as np
 
 from hwnas.latency.block import Block
-from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Predictions
+from hwnas.latency.predictors import FloatArray, MeasuredNetwork, Miss, Predictions
 from hwnas.latency.table import LatencyTable
 
 Form = Literal["sum", "slope", "slope+constant", "slope+block", "slope+constant+block"]
@@ -162,8 +162,12 @@ class CorrectedSum:
         )
 
 
-def for_table(table: LatencyTable) -> CorrectedSum:
-    """The corrected sum over what `table` holds now, not yet fitted."""
+def for_table(table: LatencyTable, *, miss: Miss = "error") -> CorrectedSum:
+    """The corrected sum over what `table` holds now, not yet fitted; with `miss="estimate"` what `kernels` gives."""
+    if miss == "estimate":
+        from hwnas.latency.predictors import kernels  # which stands on this file
+
+        return kernels.for_table(table, miss=miss)
     return CorrectedSum(table.latencies_ms(), device=table.device.name, failures=table.failures())
 
 
