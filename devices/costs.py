@@ -121,8 +121,8 @@ def _plain_operators() -> Iterator[None]:
         stack.enter_context(sdpa_kernel(SDPBackend.MATH))
         stack.callback(torch.backends.mha.set_fastpath_enabled, fast)
         torch.backends.mha.set_fastpath_enabled(False)
-        before = torch.backends.mkldnn.set_flags(_enabled=False)
-        stack.callback(lambda: torch.backends.mkldnn.set_flags(_enabled=before[0]))
+        before = torch.backends.mkldnn.set_flags(_enabled=False)  # type: ignore[no-untyped-call]  # torch's own
+        stack.callback(torch.backends.mkldnn.set_flags, _enabled=before[0])
         yield
 
 
@@ -199,11 +199,11 @@ _REDUCTIONS = frozenset(
 )
 
 
-class _Recorder(TorchDispatchMode):
+class _Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]  # torch's own
     """Sees every ATen operator. A tensor that is neither parameter nor buffer may have numbers: it loses them here."""
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]  # likewise
         self.layers: list[Layer] = []
         # the tensor is kept beside its origin: an id is only good while its object lives
         self._origin: dict[int, tuple[Tensor, int]] = {id(tensor): (tensor, _INPUT) for tensor in inputs}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 from hwnas.devices.device import Device
 from hwnas.devices.runners import roofline, systolic
 
-_NAMES = {"systolic": systolic.PRESETS, "roofline": roofline.PRESETS}
+_NAMES: dict[str, Iterable[str]] = {"systolic": systolic.PRESETS, "roofline": roofline.PRESETS}
 
 
 def modelled_devices() -> dict[str, Device]:

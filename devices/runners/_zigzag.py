@@ -235,7 +235,7 @@ def _ask(array: Array, work: dict[str, Any], mapping: dict[str, Any]) -> tuple[f
     from zigzag.stages.results.reduce_stages import MinimalLatencyStage
     from zigzag.stages.workload_iterator import WorkloadStage
 
-    steps = [WorkloadStage, MinimalLatencyStage, SpatialMappingGeneratorStage, MinimalLatencyStage]
+    steps: list[Any] = [WorkloadStage, MinimalLatencyStage, SpatialMappingGeneratorStage, MinimalLatencyStage]
     steps += [TemporalMappingGeneratorStage, CostModelStage]
     accelerator = _accelerator(array)
     try:
@@ -254,7 +254,7 @@ def _ask(array: Array, work: dict[str, Any], mapping: dict[str, Any]) -> tuple[f
             access_same_data_considered_as_no_access=True,
             temporal_mapping_type=TemporalMappingType.UNEVEN,
         )
-        ((found, _),) = stage.run()
+        ((found, _),) = stage.run()  # type: ignore[no-untyped-call]  # the simulator's own
     except Exception as error:  # a mapping that does not fit is refused in many ways
         sizes = dict(zip(work["loop_dims"], work["loop_sizes"], strict=True))
         raise RunFailure(f"the simulator has no mapping for {sizes}: {type(error).__name__}: {error}") from None
