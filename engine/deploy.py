@@ -12,7 +12,7 @@ from hwnas.engine.architecture import Architecture
 from hwnas.engine.candidates import read_search
 from hwnas.engine.export import ExportRecord, Origin, export_point, folder_name
 from hwnas.engine.front import Front
-from hwnas.engine.hardware import Bench, Latency, measured_networks, quality
+from hwnas.engine.hardware import Bench, Latency, latency_of, measured_networks, table_quality
 from hwnas.engine.report import Candidates, HypervolumeTrace, NetworkCheck, ReportData, TableSummary
 from hwnas.engine.run import Run, RunError
 from hwnas.engine.search import hypervolume_trace
@@ -79,7 +79,7 @@ def export_front(
 def report_data(run: Run, table: LatencyTable, *, commands: tuple[str, ...]) -> ReportData:
     """What the run's report shows."""
     front = run.front()
-    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
+    latency = latency_of(run, table)
     names = list(run.config.search.objectives)
     trace = candidates = None
     if {"accuracy", "latency_ms"} <= set(names) and run.search_path.exists():
@@ -101,7 +101,7 @@ def report_data(run: Run, table: LatencyTable, *, commands: tuple[str, ...]) -> 
         trace=trace,
         candidates=candidates,
         checks=_checks(table, latency, front),
-        quality=quality(table, latency),
+        quality=table_quality(run, table),
         table=TableSummary(len(table.block_rows()), len(table.failures()), len(table.networks())),
         fingerprint=table.fingerprint,
         protocol=table.protocol,

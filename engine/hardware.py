@@ -54,12 +54,16 @@ class Bench:
 
     @contextmanager
     def every_board(self) -> Iterator[list[Runner]]:
-        """A runner a board, the bench's own first."""
+        """A runner a board, the bench's own first; boards that others are using are left to them."""
         with ExitStack() as stack:
-            others = [open_runner(self.device, compiler=self.compiler.versions()) for _ in range(self.boards - 1)]
-            for other in others:
-                stack.callback(other.close)
-            yield [self.runner, *others]
+            runners = [self.runner]
+            while len(runners) < self.boards:
+                try:
+                    runners.append(open_runner(self.device, compiler=self.compiler.versions()))
+                except DeviceError:
+                    break
+                stack.callback(runners[-1].close)
+            yield runners
 
 
 def find_device(name: str) -> Device:
@@ -179,6 +183,20 @@ class Latency:
     def costs(self, additive: AdditiveCost) -> Callable[[IntArray], FloatArray]:
         """Population -> ms."""
         return lambda X: self.predictor.correct(additive(X))
+
+
+def table_quality(run: Run, table: LatencyTable) -> PredictionQuality | None:
+    """How wrong the table is about networks it was not fitted on; None where none was measured, or blocks are missing.
+    """
+    if table.missing(arch.every_block(run.space)) or not table.measured("check"):
+        return None
+    return quality(table, latency_of(run, table))
+
+
+def latency_of(run: Run, table: LatencyTable) -> Latency:
+    """Latency by the run's predictor over `table`."""
+    section = run.config.table
+    return Latency.of(run.space, table, predictor=section.predictor, estimate=section.miss == "estimate")
 
 
 def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:

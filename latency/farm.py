@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 
 from hwnas.devices import DeviceError, RunFailure, Runner
 from hwnas.devices.compile import Artefact, CompileFailure
+from hwnas.devices.drift import FEWEST
 from hwnas.latency.visits import Visited, Visitor
 from hwnas.latency.work import Made, Work, untried
 
@@ -67,9 +68,10 @@ class Farm:
             with self._changed:
                 self._to_come = False
                 self._changed.notify_all()
-            while any(thread.is_alive() for thread in threads):
-                for thread in threads:
-                    thread.join(0.2)
+            # a board that is still being waited for is not waited for once all is done
+            while any(thread.is_alive() for thread in threads) and not self._finished():
+                with self._changed:
+                    self._changed.wait(0.2)
         finally:
             with self._changed:
                 self._stopped = True
@@ -77,7 +79,7 @@ class Farm:
             for thread, runner in zip(threads, self.runners, strict=True):
                 if thread.is_alive():
                     runner.close()  # ends the call that the thread waits for
-                thread.join(10)
+                thread.join(5)
         self._raise()
 
     def run_here(self, works: Sequence[Work], compiled: Iterable[tuple[int, Artefact | CompileFailure]]) -> None:
@@ -150,20 +152,25 @@ class Farm:
         """The next batch; waits while there may be one, and gives nothing when there will not."""
         with self._changed:
             while not self._over():
-                # later visits refer to the first: nobody else begins before it is done, and it is a full one
-                if self._ready and (self._begun or (not self._under_way and self._full())):
+                # later visits refer to the first: nobody else begins before it is done
+                if self._enough() and (self._begun or not self._under_way):
                     self._under_way += 1
                     return self._batch()
                 self._changed.wait(1.0)
             return []
 
-    def _full(self) -> bool:
-        return len(self._ready) >= self.chunk or not self._to_come
+    def _enough(self) -> bool:
+        """A handful at least: anchors are timed with every batch, and a round's drift is read from many artefacts."""
+        return len(self._ready) >= (min(FEWEST, self.chunk) if self._to_come else 1)
 
     def _over(self) -> bool:
+        """Whether no more batches are given out."""
         if self._stopped or (self.deadline is not None and self.clock() >= self.deadline):
             return True
         return not (self._ready or self._to_come or self._under_way)
+
+    def _finished(self) -> bool:
+        return self._over() and not self._under_way
 
     def _batch(self) -> list[Made]:
         share = self._share()

@@ -18,15 +18,17 @@ from hwnas.engine.journal import JournalError
 from hwnas.engine.run import RunError
 from hwnas.engine.search import Infeasible
 from hwnas.engine.training.checkpoint import CheckpointError
-from hwnas.latency import TableError
+from hwnas.latency import BuildError, DriftError, TableError
 
-FAILURE, USAGE, INFEASIBLE, UNREACHABLE, INTERRUPTED = 1, 2, 3, 4, 130
+FAILURE, USAGE, INFEASIBLE, UNREACHABLE, DRIFT, INTERRUPTED = 1, 2, 3, 4, 5, 130
 
 CODES: dict[type[BaseException], int] = {
     ConfigError: USAGE,
     DataError: USAGE,
     Infeasible: INFEASIBLE,
     DeviceError: UNREACHABLE,
+    DriftError: DRIFT,
+    BuildError: FAILURE,
     TableError: FAILURE,
     JournalError: FAILURE,
     CheckpointError: FAILURE,

@@ -19,13 +19,14 @@ from hwnas.engine.deploy import export_front, report_data
 from hwnas.engine.front import Front
 from hwnas.engine.hardware import (
     Bench,
-    Latency,
     build_table,
     correction_networks,
     find_device,
+    latency_of,
+    open_bench,
     open_table,
-    quality,
     table_coverage,
+    table_quality,
 )
 from hwnas.engine.report import write_report
 from hwnas.engine.run import Run
@@ -33,7 +34,7 @@ from hwnas.engine.search import Evaluated
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training.checkpoint import EpochRecord
 from hwnas.engine.verify import Verified, verify, write_measurements
-from hwnas.latency import Compiled, LatencyTable, PredictionQuality
+from hwnas.latency import Compiled, LatencyTable, PredictionQuality, refuse_moved
 from hwnas.latency.builder import Event
 
 
@@ -75,7 +76,7 @@ def build(run: Run, bench: Bench, terminal: Terminal) -> LatencyTable:
     fit, check = correction_networks(run)
     networks = len(fit) + len(check)
     if not cover.missing and len(table.networks()) >= networks:
-        terminal.say(f"table: reused {cover.present} blocks and {networks} networks in {run.table_path}")
+        terminal.say(f"table: reused {cover.present} blocks and {networks} networks in {table.database}")
     else:
         terminal.say(
             f"table: {cover.total} blocks on {bench.device.name} ({bench.fingerprint.soc}), {cover.present} present, "
@@ -91,15 +92,23 @@ def build(run: Run, bench: Bench, terminal: Terminal) -> LatencyTable:
                     done, failed = done + 1, failed + (event.error is not None)
                     bar.update(done, total, f"compiled, {failed} failed; to be measured")
                 else:
-                    bar.update(event.done, event.total, f"measured, {event.failed} failed")
+                    rate = f"{event.per_minute:.0f} a minute, {event.seconds_left / 60:.1f} minutes left"
+                    bar.update(event.done, event.total, f"measured, {event.failed} failed, {rate}")
 
-            build_table(run, bench, table, show)
+            report = build_table(run, bench, table, show)
+        for reason in report.gone:
+            terminal.say(f"table: a board was left out: {reason}", style="yellow")
+        if report.left:
+            terminal.say(
+                f"table: the time is up with {report.left} to measure: run the same command again for the rest"
+            )
     for block, reason in list(table.failures().items())[:3]:
         terminal.say(f"table: {block} failed, its architectures are infeasible here: {reason}", style="yellow")
-    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
-    found = quality(table, latency)
+    found = table_quality(run, table)
     if found is not None:
         terminal.say(f"table: {quality_line(found)}")
+    if table.modelled:
+        terminal.say(f"table: {table.fingerprint.soc} is a model, nothing here was measured", style="yellow")
     return table
 
 
@@ -114,9 +123,16 @@ def quality_line(found: PredictionQuality) -> str:
 
 
 def search(run: Run, table: LatencyTable, terminal: Terminal) -> Front:
-    """Search, and write the predicted front."""
-    latency = Latency.of(run.space, table, predictor=run.config.table.predictor)
-    problem = Problem.of(run, latency)
+    """Search, and write the predicted front. Raises DriftError for a table whose device has moved."""
+    refuse_moved(table)
+    missing = table.missing(arch.every_block(run.space))
+    if missing and run.config.table.miss == "measure":
+        terminal.say(f"table: {len(missing)} blocks are missing and are measured now")
+        with open_bench(run) as bench:
+            build(run, bench, terminal).close()
+    elif missing and run.config.table.miss == "estimate":
+        terminal.say(f"table: {len(missing)} blocks were never measured and are estimated", style="yellow")
+    problem = Problem.of(run, latency_of(run, table))
     total = run.config.search.evaluations
     known = run.journal.count()
     if known:

@@ -8,9 +8,7 @@ import shutil
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -18,43 +16,8 @@ import numpy as np
 import pytest
 
 from hwnas.engine.export import verify_export
+from tests.engine.commands import COMMAND, FAST, failure, hwnas
 from tests.engine.processes import ENVIRONMENT
-
-FAST = files("hwnas.engine").joinpath("digits_fast.toml").read_text(encoding="utf-8")
-COMMAND = [sys.executable, "-c", "from hwnas.engine.cli import main; main()"]
-
-
-def hwnas(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [*COMMAND, *map(str, arguments)], capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False
-    )
-
-
-def failure(*arguments: object) -> tuple[int, str]:
-    """Exit code and message of a command that has to fail, without a traceback and in one line."""
-    done = hwnas(*arguments)
-    lines = [line for line in done.stderr.splitlines() if line.startswith("hwnas: ")]
-    assert "Traceback" not in done.stderr, done.stderr
-    assert len(lines) == 1, done.stderr
-    return done.returncode, lines[0]
-
-
-@pytest.fixture(scope="module")
-def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
-    """A finished demonstration of the small space: its folder and what it answered."""
-    out = tmp_path_factory.mktemp("demo")
-    done = hwnas("demo", "--fast", "--out", out, "--json")
-    assert done.returncode == 0, done.stderr
-    return out, json.loads(done.stdout)
-
-
-@pytest.fixture
-def run(demo: tuple[Path, dict[str, Any]], tmp_path: Path) -> tuple[Path, Path]:
-    """A copy of the finished run to change: its folder for runs and its configuration."""
-    shutil.copytree(demo[0], tmp_path / "runs")
-    config = tmp_path / "run.toml"
-    config.write_text(FAST)
-    return tmp_path / "runs", config
 
 
 def test_the_demo_leaves_a_verified_front(demo: tuple[Path, dict[str, Any]]) -> None:
