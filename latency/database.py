@@ -97,11 +97,11 @@ class Database:
             yield connection
 
     def insert_new(self, connection: Connection, table: Table, rows: Sequence[dict[str, Any]]) -> int:
-        """Insert the rows that break no uniqueness, in their order; how many they were."""
+        """Insert the rows that break no uniqueness, in their order; how many they were. All have the same columns."""
         insert = postgresql.insert if self._is_postgresql else sqlite.insert
-        # not `rowcount`, which psycopg leaves unknown where SQLAlchemy asks for the new key
+        # `returning` makes it a few statements of many rows, and counts: psycopg leaves `rowcount` unknown here
         statement = insert(table).on_conflict_do_nothing().returning(*table.primary_key)
-        return sum(len(connection.execute(statement, row).all()) for row in rows)
+        return len(connection.execute(statement, rows).all()) if rows else 0
 
     @property
     def _is_postgresql(self) -> bool:

@@ -153,6 +153,7 @@ def check_columns(check: DriftCheck) -> dict[str, Any]:
 def _evidence_columns(row: BlockRow | NetworkRow) -> dict[str, Any]:
     result = row.evidence.result
     columns: dict[str, Any] = {
+        **dict.fromkeys(("runs_ms", "drift", "energy_mj", "error", "quoted")),
         "key": row.key,
         "measured_at": now(),
         "artefact": row.evidence.artefact,

@@ -35,6 +35,8 @@ from hwnas.latency.rows import (
     visit_of,
 )
 
+_KEYS_A_STATEMENT = 1000  # SQLite allows 32,766 parameters
+
 
 class LatencyTable:
     """What was measured on one device. Rows are only ever added; of each block and each network one counts.
@@ -329,14 +331,12 @@ def insert_counting(database: Database, connection: Connection, table: Table, ro
 
     What counts already stays, but a failure gives way to a success.
     """
-    added = 0
-    for row in rows:
-        if row.get("error") is None:
-            failed = (table.c.table_id == row["table_id"], table.c.key == row["key"], table.c.error.is_not(None))
-            counts = table.c.superseded_at.is_(None)
-            connection.execute(update(table).where(*failed, counts).values(superseded_at=now()))
-        added += database.insert_new(connection, table, [row])
-    return added
+    succeeded = [row["key"] for row in rows if row["error"] is None and row.get("superseded_at") is None]
+    for start in range(0, len(succeeded), _KEYS_A_STATEMENT):
+        keys = table.c.key.in_(succeeded[start : start + _KEYS_A_STATEMENT])
+        failed = (table.c.table_id == rows[0]["table_id"], table.c.superseded_at.is_(None), table.c.error.is_not(None))
+        connection.execute(update(table).where(*failed, keys).values(superseded_at=now()))
+    return database.insert_new(connection, table, rows)
 
 
 def conditions(protocol: Protocol) -> str:

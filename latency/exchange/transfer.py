@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 from sqlalchemy import Connection, Row, Table, insert, select, update
@@ -119,16 +120,17 @@ def _insert_visit(connection: Connection, table_id: int, visit: VisitEntry) -> i
 
 
 def _insert_rows(
-    database: Database, connection: Connection, entries: Iterable[RowEntry], table_id: int, visit_id: int
+    database: Database, connection: Connection, entries: Sequence[RowEntry], table_id: int, visit_id: int
 ) -> int:
     added = 0
-    for entry in entries:
-        table, columns = _KINDS[entry.kind], {**_row_columns(entry), "table_id": table_id, "visit_id": visit_id}
-        if entry.kind == "anchor" or entry.superseded_at is not None:
-            connection.execute(insert(table).values(columns))
-            added += 1
-        else:
-            added += insert_counting(database, connection, table, [columns])
+    for kind, table in _KINDS.items():
+        rows = [
+            {**_row_columns(entry), "table_id": table_id, "visit_id": visit_id}
+            for entry in entries
+            if entry.kind == kind
+        ]
+        insert_rows = database.insert_new if kind == "anchor" else partial(insert_counting, database)
+        added += insert_rows(connection, table, rows)
     return added
 
 

@@ -8,14 +8,14 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from multiprocessing import Pipe, get_context
-from multiprocessing.connection import Connection
+from multiprocessing.connection import Connection as Wire
 from multiprocessing.process import BaseProcess
 from threading import Barrier, BrokenBarrierError
 from typing import Any
 
 import numpy as np
 import pytest
-from sqlalchemy import func, select
+from sqlalchemy import Connection, Table, func, select
 
 from hwnas.devices import Measurement
 from hwnas.latency import BlockRow, Evidence, LatencyTable, schema
@@ -38,7 +38,7 @@ def _row(channels: int, builder: int) -> BlockRow:
     return BlockRow(conv_block(channels), Evidence(Measurement((builder + 1.0,), PROTOCOL, MEASURED_AT)))
 
 
-def _builder(location: str, builder: int, parent: Connection) -> None:
+def _builder(location: str, builder: int, parent: Wire) -> None:
     """Add every block in an order of its own, a few at a time, and tell the parent what each `add` returned."""
     parent.send("ready")
     parent.recv()
@@ -53,21 +53,20 @@ def _builder(location: str, builder: int, parent: Connection) -> None:
     table.close()
 
 
-def _stop_inside(parent: Connection) -> None:
-    """From now on, the second row of a transaction is inserted and then nothing more happens."""
-    insert_new, calls = Database.insert_new, iter(range(2))
+def _stop_inside(parent: Wire) -> None:
+    """From now on, rows are inserted and then nothing more happens."""
+    insert_new = Database.insert_new
 
     def insert(self: Database, *arguments: Any) -> int:
-        inserted = insert_new(self, *arguments)
-        if next(calls) == 1:
-            parent.send("inside")
-            parent.recv()
-        return inserted
+        assert insert_new(self, *arguments) >= 0
+        parent.send("inside")
+        parent.recv()
+        raise AssertionError("the parent kills this process instead of answering")
 
     Database.insert_new = insert  # type: ignore[method-assign]
 
 
-def _start(location: str) -> list[tuple[BaseProcess, Connection]]:
+def _start(location: str) -> list[tuple[BaseProcess, Wire]]:
     builders = []
     for builder in range(4):
         ours, theirs = Pipe()
@@ -83,7 +82,7 @@ def _start(location: str) -> list[tuple[BaseProcess, Connection]]:
     return builders
 
 
-def _told(events: Connection) -> list[tuple[list[int], int]]:
+def _told(events: Wire) -> list[tuple[list[int], int]]:
     """What a builder said until it ended."""
     told = []
     while True:
@@ -134,10 +133,13 @@ def test_the_same_rows_in_another_order_are_no_deadlock(location: str, monkeypat
     tables = [_open(location), _open(location)]
     insert_new, both_inside = Database.insert_new, Barrier(2, timeout=0.5)
 
-    def insert(self: Database, *arguments: Any) -> int:
-        inserted = insert_new(self, *arguments)
-        with suppress(BrokenBarrierError):  # the second waits for the first, which waits here in vain
-            both_inside.wait()
+    def insert(self: Database, connection: Connection, table: Table, rows: list[dict[str, Any]]) -> int:
+        """One row at a time, with a rest in between."""
+        inserted = 0
+        for row in rows:
+            inserted += insert_new(self, connection, table, [row])
+            with suppress(BrokenBarrierError):  # the second builder waits for the first, which waits here in vain
+                both_inside.wait()
         return inserted
 
     monkeypatch.setattr(Database, "insert_new", insert)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from hashlib import sha256
@@ -303,3 +304,13 @@ def test_files_that_cannot_be_are_told(source: LatencyTable, tmp_path: Path) -> 
         export_table(source, tmp_path / "folder.json")
     with pytest.raises(TableError, match=r"there is no .*absent.parquet"):
         import_table(tmp_path / "absent.parquet", tmp_path / "copy.sqlite")
+
+
+@pytest.mark.parametrize(("suffix", "package"), [(".parquet", "pyarrow"), (".yaml", "yaml")])
+def test_a_missing_package_is_told_with_the_extra(
+    source: LatencyTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, package: str
+) -> None:
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(TableError, match=rf"{suffix} needs {package}: pip install 'hwnas\[exchange\]'"):
+        export_table(source, tmp_path / f"t{suffix}", name_of=str)
+    assert list(tmp_path.glob(f"*t{suffix}*")) == []
