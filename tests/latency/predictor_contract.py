@@ -77,9 +77,19 @@ class PredictorContract:
     def test_nothing_to_predict_is_no_error(self, predictor: LatencyPredictor) -> None:
         assert len(predictor.predict([])) == 0
 
-    def test_a_missing_block_is_an_error_not_a_zero(self, predictor: LatencyPredictor) -> None:
+    def test_a_missing_block_is_an_error_not_a_zero(self, table: LatencyTable) -> None:
         with pytest.raises(LookupError, match="1 of 2 blocks"):
-            predictor.predict([[BLOCKS[0], UNHEARD]])
+            predictor_for(table, name=self.name, miss="error").predict([[BLOCKS[0], UNHEARD]])
+
+    def test_an_estimated_block_adds_time_and_doubt_and_is_named(
+        self, table: LatencyTable, networks: list[list[Block]]
+    ) -> None:
+        predictor = predictor_for(table, name=self.name, miss="estimate")
+        predictor.fit([(network, _latency_ms(network)) for network in networks])
+        known, estimated = predictor.predict([BLOCKS[:3], [*BLOCKS[:3], UNHEARD]])
+        assert (known.missing, estimated.missing) == ((), (UNHEARD,))
+        assert estimated.mean_ms > 1.5 * known.mean_ms
+        assert estimated.std_ms > known.std_ms
 
     def test_a_sum_that_is_corrected_is_the_prediction(
         self, predictor: LatencyPredictor, networks: list[list[Block]]

@@ -29,8 +29,25 @@ A, B, C = conv_block(1), conv_block(2), conv_block(4)
 MEDIANS = {A: 1.0, B: 2.0, C: 4.0}
 
 
+@pytest.mark.parametrize("name", predictor_names())
+def test_every_predictor_has_its_contract(name: str) -> None:
+    assert name in {each.name for each in PredictorContract.__subclasses__()}
+
+
 class TestCorrected(PredictorContract):
     name = "corrected"
+
+
+class TestKernels(PredictorContract):
+    name = "kernels"
+
+
+class TestResidual(PredictorContract):
+    name = "residual"
+
+
+class TestTransfer(PredictorContract):
+    name = "transfer"
 
 
 def test_every_predictor_found_is_made_from_a_table() -> None:
