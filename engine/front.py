@@ -172,6 +172,13 @@ class Front:
         return cls(front, rest, dict(provenance or {}))
 
     @property
+    def modelled(self) -> bool:
+        """Whether the latencies, measured ones included, come from a model of a device instead of a device."""
+        fingerprint = self.provenance.get("fingerprint")
+        said = fingerprint.get("modelled") if isinstance(fingerprint, Mapping) else None
+        return bool(said or self.provenance.get("modelled"))
+
+    @property
     def costs(self) -> FloatArray:
         """Latency in ms and 1 - accuracy of each point, (n, 2)."""
         return np.array([point.costs for point in self.points], dtype=np.float64).reshape(-1, 2)
@@ -198,15 +205,21 @@ class Front:
         fast = [p for p in self.points if max_latency_ms is None or p.known_latency_ms <= max_latency_ms]
         if not fast:
             nearest = min(self.points, key=lambda p: p.known_latency_ms)
-            raise LookupError(f"no point within {max_latency_ms} ms: the fastest is {_shown(nearest)}")
+            raise LookupError(f"no point within {max_latency_ms} ms: the fastest is {self._shown(nearest)}")
         good = [p for p in fast if min_accuracy is None or p.known_accuracy >= min_accuracy]
         if not good:
             nearest = max(fast, key=lambda p: p.known_accuracy)
             limit = "" if max_latency_ms is None else f" within {max_latency_ms} ms"
-            raise LookupError(f"no point of accuracy {min_accuracy}{limit}: the most accurate is {_shown(nearest)}")
+            raise LookupError(
+                f"no point of accuracy {min_accuracy}{limit}: the most accurate is {self._shown(nearest)}"
+            )
         if max_latency_ms is None:
             return min(good, key=lambda p: p.costs)
         return min(good, key=lambda p: p.costs[::-1])
+
+    def _shown(self, point: FrontPoint) -> str:
+        how = "predicted" if not point.verified else "modelled" if self.modelled else "measured"
+        return f"{point.known_latency_ms:.4g} ms at accuracy {point.known_accuracy:.4g} ({how})"
 
     def to_json(self) -> dict[str, Any]:
         """Plain values: points, dominated, and the provenance beside them."""
@@ -254,11 +267,6 @@ class Front:
 
 def _is_points(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, dict) for item in value)
-
-
-def _shown(point: FrontPoint) -> str:
-    how = "measured" if point.verified else "predicted"
-    return f"{point.known_latency_ms:.4g} ms at accuracy {point.known_accuracy:.4g} ({how})"
 
 
 def _replace(path: Path, text: str) -> None:

@@ -99,10 +99,12 @@ def verify(
         measurements[point.architecture] = result
     if not verified:
         raise RunError(f"none of {len(points)} candidates ran on {bench.device.name!r}: first, {rejected[0].reason}")
+    fingerprint = bench.runner.fingerprint()
     provenance = {
         **front.provenance,
         "device": bench.device.to_json(),
-        "fingerprint": bench.runner.fingerprint().to_json(),
+        "fingerprint": fingerprint.to_json(),
+        "modelled": fingerprint.modelled,
         "verification_protocol": protocol.to_json(),
         "measured": len(verified),
         "speed_since_table": seen.speed,

@@ -87,6 +87,11 @@ class ReportData:
     commands: tuple[str, ...] = ()  # that make all of it again
 
     @property
+    def modelled(self) -> bool:
+        """Whether a model stood in for the device: nothing in this report was measured."""
+        return self.front.modelled or (self.fingerprint is not None and self.fingerprint.modelled)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """What this report would show and was not given, in the order of the page."""
         unverified = not any(point.verified for point in self.front.points)

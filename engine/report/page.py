@@ -71,6 +71,7 @@ def _sections(data: ReportData) -> Iterator[Html]:
         "header",
         element("h1", data.title),
         _text(facts, "facts") if facts else Html(),
+        _text(words.modelled_mark(data), "modelled") if data.modelled else Html(),
         _text(words.summary(data), "summary"),
         _missing(missing),
     )
@@ -87,9 +88,10 @@ def _front(data: ReportData) -> Html:
     if not points:
         return _section("Front", _missing("No point is on the front: the search ended without one that was accepted."))
     if points[0].verified:
+        how = "answered by the model, not measured" if data.modelled else "measured on the device"
         over = "" if data.test_size is None else f" over {data.test_size:,} images"
         note = (
-            f"Filled circles were measured on the device, with 95 % intervals of the median latency and of the test "
+            f"Filled circles were {how}, with 95 % intervals of the median latency and of the test "
             f"accuracy{over}. Open diamonds are where latency was predicted and accuracy validated during the search; "
             "a thin line joins the two."
         )

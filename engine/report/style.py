@@ -22,6 +22,7 @@ p { margin: 0.4rem 0 0.8rem; max-width: 46rem; }
 .facts { font-size: 0.95rem; }
 .note, .missing { font-size: 0.92rem; }
 .missing { border-left: 3px solid #c9700a; padding-left: 0.7rem; }
+.modelled { border: 2px solid #c9700a; border-radius: 6px; padding: 0.6rem 0.8rem; font-weight: 600; }
 .summary { font-size: 1.15rem; line-height: 1.55; margin-top: 1.2rem; }
 figure { margin: 0.8rem 0 0; }
 .chart { width: 100%; height: 420px; }

@@ -12,7 +12,8 @@ from hwnas.engine.report.words import large, milliseconds, percent, prediction_e
 def front_table(front: Front) -> Table:
     """A row a point, fastest first; figures that are predicted and not measured are marked with ~."""
     verified = any(point.verified for point in front.points)
-    title = "Front, measured" if verified else "Front, predicted and not measured (~)"
+    measured = "modelled and not measured" if front.modelled else "measured"
+    title = f"Front, {measured}" if verified else "Front, predicted and not measured (~)"
     table = Table(title=title, title_justify="left", caption_justify="left", header_style="bold")
     for name in ("#", "latency ms", "predicted ms", "accuracy", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)

@@ -95,12 +95,28 @@ def summary(data: ReportData) -> str:
     return f"{_front_sentence(data)} {_trust_sentence(data)}"
 
 
+def modelled_mark(data: ReportData) -> str:
+    """What a report of a modelled device says before anything else; nothing for a device that was measured."""
+    if not data.modelled:
+        return ""
+    found = data.fingerprint
+    who = data.device or "the device"
+    by = f" ({found.soc}; {found.runtime})" if found is not None else ""
+    return (
+        f"Modelled, not measured: {who} is a model{by}. No device ran these networks; where this page says measured, "
+        "it means that the model was asked about the whole network."
+    )
+
+
 def _front_sentence(data: ReportData) -> str:
     points = data.front.points
     if not points:
         return "The search found no point for the front."
     where = f" for {data.device}" if data.device else ""
-    how = "measured there" if points[0].verified else "with latencies that are predicted and not yet measured"
+    if points[0].verified:
+        how = "modelled and not measured" if data.modelled else "measured there"
+    else:
+        how = "with latencies that are predicted and not yet " + ("modelled whole" if data.modelled else "measured")
     best = max(points, key=lambda point: (point.known_accuracy, -point.known_latency_ms))
     of_images = "test images" if best.verified and best.accuracy_test is not None else "validation images"
     labels = (
@@ -129,6 +145,8 @@ def _trust_sentence(data: ReportData) -> str:
     if quality is None:
         return "How wrong the predicted latencies are is not known: no check networks were measured."
     said = f"Predicted latencies were wrong by {percent(quality.mape)} on average over {plural(quality.n, 'network')}"
+    if data.modelled:
+        return said + ", against what the model says of them whole: how far the model is from a chip is not known."
     if quality.noise_floor is None:
         return said + "; the noise of the device itself was not measured."
     return said + f", where the device itself repeats a figure to within {percent(quality.noise_floor)}."
@@ -147,4 +165,6 @@ def quality_line(data: ReportData) -> str:
         f"{percent(quality.within_10_percent, 0)} within 10 %",
         "noise floor " + ("not measured" if quality.noise_floor is None else percent(quality.noise_floor)),
     ]
+    if data.modelled:  # it has no noise
+        parts[-1] = "against a model, not a device"
     return ", ".join(parts)

@@ -281,3 +281,15 @@ def test_a_file_that_is_no_front_is_one_line_with_its_name_and_the_cure(
 def test_provenance_may_not_hide_the_points() -> None:
     with pytest.raises(ValueError, match="'points'"):
         Front.of([], provenance={"points": 3})
+
+
+@pytest.mark.parametrize("provenance", [{"modelled": True}, {"fingerprint": {"modelled": True}}])
+def test_a_front_from_a_model_says_so_after_a_round_through_its_file(
+    provenance: dict[str, object], tmp_path: Path
+) -> None:
+    Front.of([verified(point(3, 0.9), 3.1, 0.9)], provenance=provenance).write(tmp_path / "front.json")
+    front = Front.read(tmp_path / "front.json")
+    assert front.modelled
+    assert not Front(front.points, provenance={"fingerprint": {"modelled": False}, "modelled": False}).modelled
+    with pytest.raises(LookupError, match=r"\(modelled\)"):
+        front.pick(max_latency_ms=1e-6)

@@ -130,6 +130,27 @@ def test_an_unverified_front_says_that_nothing_was_measured() -> None:
     assert "No point was measured" in page(data)
 
 
+def test_a_modelled_front_is_marked_in_the_page_the_summary_and_the_terminal() -> None:
+    model = Fingerprint("systolic 16x16", 1, (), "none", "simulator 1", "layers 1", "{}", 1, modelled=True)
+    front = Front(MEASURED.points, MEASURED.dominated, {"fingerprint": model.to_json(), "modelled": True})
+    data = replace(FULL, front=front, fingerprint=model, device="model-systolic-16x16")
+    text = without_plotly(page(data))
+    mark = "Modelled, not measured: model-systolic-16x16 is a model (systolic 16x16; simulator 1)."
+    assert 'class="modelled"' in text
+    assert mark in text
+    assert "answered by the model, not measured" in text
+    assert "modelled and not measured" in summary(data)
+    assert "measured there" not in summary(data)
+    assert "how far the model is from a chip is not known" in summary(data)
+    assert "Front, modelled and not measured" in printed(front)
+    assert "measured on the device" not in text
+
+
+def test_a_measured_front_is_not_called_modelled() -> None:
+    assert "Modelled" not in without_plotly(page(FULL))
+    assert "modelled" not in printed(MEASURED)
+
+
 def test_an_empty_report_says_what_is_missing() -> None:
     text = page(EMPTY)
     assert "Not in this report: points on the front, the course of the search, check networks" in text
