@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, kendalltau, spearmanr
+from scipy.stats import bootstrap, kendalltau, norm, spearmanr
 from sklearn.metrics import mean_absolute_percentage_error
 
 from hwnas.devices import Measurement
@@ -26,7 +26,11 @@ class PredictionQuality:
     kendall: float | None
     within_5_percent: float  # share of the networks
     within_10_percent: float
+    rmse_ms: float  # root of the mean squared error
+    rmse: float  # and of the mean squared relative error
     noise_floor: float | None = None  # mape of the same networks against themselves
+    coverage: float | None = None  # share of the networks inside their intervals; None where there were none
+    nominal: float | None = None  # the share that the intervals were made for
 
     @classmethod
     def of(
@@ -34,10 +38,17 @@ class PredictionQuality:
         predicted_ms: ArrayLike,
         measured_ms: ArrayLike,
         *,
+        std_ms: ArrayLike | None = None,
+        interval_ms: tuple[ArrayLike, ArrayLike] | None = None,
+        nominal: float = 0.9,
         noise_floor: float | None = None,
         rng: np.random.Generator | None = None,
     ) -> PredictionQuality:
-        """Quality of `predicted_ms` against `measured_ms`, both of shape (networks,). Raises ValueError."""
+        """Quality of `predicted_ms` against `measured_ms`, both of shape (networks,). Raises ValueError.
+
+        Coverage is that of `interval_ms` (low, high), or of the normal interval of `std_ms` that should hold a share
+        `nominal`; each array has shape (networks,).
+        """
         predicted = np.asarray(predicted_ms, dtype=np.float64)
         measured = np.asarray(measured_ms, dtype=np.float64)
         if predicted.shape != measured.shape or predicted.ndim != 1 or not len(predicted):
@@ -48,6 +59,10 @@ class PredictionQuality:
         if not (np.all(measured > 0) and np.all(np.isfinite(predicted))):
             raise ValueError("measured latencies must be positive and predictions finite: drop what was not measured")
         relative = predicted / measured - 1
+        if interval_ms is None and std_ms is not None:
+            half = float(norm.ppf(0.5 + nominal / 2)) * np.asarray(std_ms, dtype=np.float64)
+            interval_ms = predicted - half, predicted + half
+        covered = None if interval_ms is None else _covered(measured, interval_ms)
         low, high = _interval(np.abs(relative), rng or np.random.default_rng(0))
         return cls(
             n=len(measured),
@@ -59,7 +74,11 @@ class PredictionQuality:
             kendall=_rank(kendalltau, predicted, measured),
             within_5_percent=float(np.mean(np.abs(relative) <= 0.05)),
             within_10_percent=float(np.mean(np.abs(relative) <= 0.10)),
+            rmse_ms=float(np.sqrt(np.mean((predicted - measured) ** 2))),
+            rmse=float(np.sqrt(np.mean(relative**2))),
             noise_floor=noise_floor,
+            coverage=covered,
+            nominal=None if covered is None else nominal,
         )
 
 
@@ -87,6 +106,13 @@ def _interval(errors: np.ndarray, rng: np.random.Generator) -> tuple[float, floa
         return float(errors.mean()), float(errors.mean())
     found = bootstrap((errors,), np.mean, confidence_level=0.95, method="percentile", rng=rng)
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _covered(measured: np.ndarray, interval_ms: tuple[ArrayLike, ArrayLike]) -> float:
+    low, high = (np.asarray(bound, dtype=np.float64) for bound in interval_ms)
+    if low.shape != measured.shape or high.shape != measured.shape:
+        raise ValueError(f"intervals {low.shape}, {high.shape} for {measured.shape} networks: give one a network")
+    return float(np.mean((low <= measured) & (measured <= high)))
 
 
 def _rank(correlation: object, predicted: np.ndarray, measured: np.ndarray) -> float | None:

@@ -31,6 +31,26 @@ def test_shares_count_networks_within_a_bound() -> None:
     assert (quality.within_5_percent, quality.within_10_percent) == (0.5, 0.75)
 
 
+def test_root_mean_squares_punish_the_one_that_is_far_off() -> None:
+    quality = PredictionQuality.of([1.0, 2.0, 4.0, 6.0], [1.0, 2.0, 4.0, 4.0])
+    assert quality.rmse_ms == pytest.approx(1.0)
+    assert quality.rmse == pytest.approx(0.25)
+
+
+def test_coverage_counts_networks_inside_their_intervals() -> None:
+    predicted, measured = [10.0, 10.0, 10.0, 10.0], [10.5, 11.9, 12.1, 7.0]
+    quality = PredictionQuality.of(predicted, measured, std_ms=[1.0] * 4, nominal=0.9545)  # two deviations
+    assert (quality.coverage, quality.nominal) == (0.5, 0.9545)
+    given = PredictionQuality.of(predicted, measured, interval_ms=([7.0] * 4, [12.0] * 4), nominal=0.8)
+    assert (given.coverage, given.nominal) == (0.75, 0.8)
+    assert PredictionQuality.of(predicted, measured).coverage is None
+
+
+def test_an_interval_for_each_network_is_asked_for() -> None:
+    with pytest.raises(ValueError, match="give one a network"):
+        PredictionQuality.of([1.0, 2.0], [1.0, 2.0], interval_ms=([1.0], [2.0]))
+
+
 def test_ranks_of_two_networks_say_nothing() -> None:
     quality = PredictionQuality.of([1.0, 2.0], [2.0, 1.0])
     assert (quality.spearman, quality.kendall) == (None, None)
