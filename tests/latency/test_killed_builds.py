@@ -68,11 +68,11 @@ def _start(code: str, *arguments: object) -> subprocess.Popen[str]:
     return process
 
 
-def _toy_table(path: Path) -> LatencyTable:
-    return LatencyTable.open_for(path, DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
+def _toy_table(location: str) -> LatencyTable:
+    return LatencyTable.open_for(location, DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
 
 
-def _toy_build(path: Path, events: Connection, step: bool) -> None:
+def _toy_build(location: str, events: Connection, step: bool) -> None:
     events.send("ready")
     events.recv()
 
@@ -82,14 +82,20 @@ def _toy_build(path: Path, events: Connection, step: bool) -> None:
             events.recv()  # the next chunk waits for a word, so that a kill finds work to interrupt
 
     build(
-        _toy_table(path), ASKED, compiler=ToyCompiler(), runner=ToyRunner(), protocol=PROTOCOL, chunk=2, on_event=tell
+        _toy_table(location),
+        ASKED,
+        compiler=ToyCompiler(),
+        runner=ToyRunner(),
+        protocol=PROTOCOL,
+        chunk=2,
+        on_event=tell,
     )
 
 
-def _toy_builder(path: Path, *, step: bool) -> tuple[BaseProcess, Connection]:
+def _toy_builder(location: str, *, step: bool) -> tuple[BaseProcess, Connection]:
     """A process that waits for a word and then builds; forked, because importing torch anew takes seconds."""
     ours, theirs = Pipe()
-    process = get_context("fork").Process(target=_toy_build, args=(path, theirs, step))
+    process = get_context("fork").Process(target=_toy_build, args=(location, theirs, step))
     process.start()
     theirs.close()
     ours.recv()
@@ -152,8 +158,8 @@ def test_a_whole_network_is_compiled_and_measured(killed: tuple[Path, set[Block]
 
 
 @pytest.mark.parametrize("commits", [1, 2, 7, 30])
-def test_a_kill_in_any_chunk_loses_and_doubles_nothing(tmp_path: Path, commits: int) -> None:
-    process, events = _toy_builder(tmp_path / "t.sqlite", step=True)
+def test_a_kill_in_any_chunk_loses_and_doubles_nothing(location: str, commits: int) -> None:
+    process, events = _toy_builder(location, step=True)
     for done in range(commits):
         events.send("go on")
         assert events.recv() == 2 * done + 2
@@ -161,7 +167,7 @@ def test_a_kill_in_any_chunk_loses_and_doubles_nothing(tmp_path: Path, commits: 
     process.kill()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    table = _toy_table(tmp_path / "t.sqlite")
+    table = _toy_table(location)
     kept = len(table.block_rows())
     assert kept in (2 * commits, 2 * commits + 2)
     assert table.missing(ASKED) == ASKED[kept:]
@@ -169,12 +175,18 @@ def test_a_kill_in_any_chunk_loses_and_doubles_nothing(tmp_path: Path, commits: 
     assert [row.block for row in table.block_rows()] == ASKED
 
 
-def test_builders_side_by_side_double_nothing(tmp_path: Path) -> None:
-    builders = [_toy_builder(tmp_path / "t.sqlite", step=False) for _ in range(3)]
-    for _, events in builders:
-        events.send("go")
-    for process, _ in builders:
+def test_of_four_builders_one_killed_nothing_is_lost_and_nothing_doubled(location: str) -> None:
+    (victim, events), *others = [_toy_builder(location, step=builder == 0) for builder in range(4)]
+    events.send("go")
+    assert events.recv() == 2
+    for _, other in others:
+        other.send("go")
+    events.send("go on")
+    victim.kill()
+    victim.join()
+    assert victim.exitcode == -signal.SIGKILL
+    for process, _ in others:
         process.join()
         assert process.exitcode == 0
-    keys = [row.block.key for row in _toy_table(tmp_path / "t.sqlite").block_rows()]
-    assert len(keys) == len(set(keys)) == 100
+    rows = _toy_table(location).block_rows()
+    assert sorted(row.block.key for row in rows) == sorted(block.key for block in ASKED)
