@@ -27,7 +27,7 @@ class Board:
     folder: Path
     target: str = TARGET
 
-    def run(self, *args: str | Path, timeout_s: float = 120.0) -> str:
+    def run(self, *args: str | Path, timeout_s: float = 300.0) -> str:
         """What `python ARGS` printed on the board. Raises AssertionError with what it said, TimeoutExpired."""
         done = subprocess.run(self.command(*args), capture_output=True, text=True, timeout=timeout_s, check=False)
         if done.returncode:

@@ -154,3 +154,8 @@ def test_a_wrong_file_of_one_s_own_says_where(text: str, message: str, tmp_path:
 def test_a_missing_file_of_one_s_own_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DeviceError, match=r"catalogue .*none\.toml cannot be read"):
         catalog(tmp_path / "none.toml")
+
+
+def test_every_entry_is_in_the_page_of_targets() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "targets.md").read_text()
+    assert [name for name in ENTRIES if f"`{name}`" not in page] == []
