@@ -113,9 +113,9 @@ class Board:
     def _function(self, name: str) -> Any:
         try:
             return self._session.get_function(name)
-        except Exception as error:  # what TVM raises depends on the server's language
-            if "Cannot find" in str(error) or "not find" in str(error):
-                return None
+        except AttributeError:  # a server that is not hwnas's own
+            return None
+        except Exception as error:
             raise Lost("BoardLostError", f"the board at {self._place} hung up: {_last(error)}") from None
 
     def _check(self, kind: str) -> None:
@@ -217,13 +217,20 @@ def borrow(board: Any, tracker: Address, key: str, *, session_s: float, wait_s: 
             try:
                 return connect(place, word, session_s, _PATIENCE_S), _text(place)
             except Lost as lost:
-                # where the word is wrong the board made its offer anew meanwhile
-                if lost.device_lost != "UnknownKeyError" or time.monotonic() > deadline:
+                # where the word is wrong the board made its offer anew meanwhile; one that is dead is not offered twice
+                other = lost.device_lost == "UnknownKeyError" or (not again and _any_free(board, tracker, key))
+                if not other or time.monotonic() > deadline:
                     raise Lost("BoardLostError", f"the tracker lent a board that is not there: {lost}") from None
     finally:
         for place, word in others:
             with contextlib.suppress(Lost):  # to come and go gives it back at once
                 connect(place, word, 1.0, _PATIENCE_S)
+
+
+def _any_free(board: Any, tracker: Address, key: str) -> bool:
+    with _asking(board, tracker) as asking:
+        boards = asking.boards()
+    return key in boards and boards[key].free > 0
 
 
 def _grant(board: Any, tracker: Address, key: str, deadline: float, again: str) -> tuple[Address, str]:

@@ -62,12 +62,13 @@ class RpcRunner(ProcessRunner):
         compiler: str = "unknown",
         wait_s: float = 60.0,
         return_s: float = 15.0,
-        session_s: float = 900.0,
+        session_s: float = 300.0,
         run_timeout_s: float = 60.0,
     ) -> None:
         """`wait_s` is how long to wait for a free board, `return_s` for the same one after a hang or a crash.
 
-        The board ends a session after `session_s` whatever happens. Nothing is asked before the first call.
+        The board ends a session after `session_s` whatever happens: so long a kernel that hangs occupies a board whose
+        server is not hwnas's own. Nothing is asked before the first call.
         """
         if device.runtime != "tvm":
             raise DeviceError(
@@ -96,7 +97,7 @@ class RpcRunner(ProcessRunner):
         )
         self._compiler = compiler
         self._wait_s, self._return_s = wait_s, return_s
-        self._renew_s = session_s / 3
+        self._session_s = session_s
         self._facts: dict[str, Any] = {}
         self._opened_at = 0.0
         self._visiting = False
@@ -107,6 +108,7 @@ class RpcRunner(ProcessRunner):
 
     def fingerprint(self) -> Fingerprint:
         """What the board says of itself, its state now, and the priority and core that the last timing was granted."""
+        self._renew(_FACTS_S)
         niceness, cores = self._granted
         facts = self.facts()
         return fingerprint_of(
@@ -115,6 +117,7 @@ class RpcRunner(ProcessRunner):
 
     def run(self, artefact: Path, inputs: Sequence[FloatArray]) -> FloatArray:
         """The artefact's first output for `inputs`. Raises RunFailure, or DeviceError where the board is gone."""
+        self._renew(self._run_timeout_s)
         try:
             return super().run(artefact, inputs)
         except RunFailure:
@@ -123,8 +126,7 @@ class RpcRunner(ProcessRunner):
 
     def time(self, artefacts: Sequence[Path], protocol: Protocol) -> list[Measurement | RunFailure]:
         """Runs of each artefact in ms, round after round, all on one board. Raises DeviceError where it is gone."""
-        if time.monotonic() - self._opened_at > self._renew_s:
-            self.close()  # so that no visit outlives its session
+        self._renew(2 * self._session_s / 3)
         self.open()
         self._visiting = True
         try:
@@ -137,6 +139,11 @@ class RpcRunner(ProcessRunner):
         if any(isinstance(answer, RunFailure) for answer in answers.values()):
             self.open()  # raises where the board is gone: what failed there was none of the artefact's fault
         return answers
+
+    def _renew(self, needed_s: float) -> None:
+        """End a session that the board may end within the next `needed_s`; the next call begins another."""
+        if time.monotonic() > self._opened_at + self._session_s - needed_s:
+            self.close()
 
     def _started(self) -> _TimingProcess:
         if self._process is not None and self._process.alive():

@@ -27,6 +27,7 @@ from hwnas.devices import (
     WrongBoardError,
     open_runner,
 )
+from hwnas.devices.board import PUT, UPDATE_INFO, Tracker
 from hwnas.devices.runners.rpc import Address, RpcRunner, parse_address
 from hwnas.devices.runners.rpc import boards as board_count
 from tests.devices import artefacts, boards
@@ -238,6 +239,27 @@ def test_a_board_killed_in_the_middle_is_lost_and_another_takes_over(
         assert isinstance(timed, Measurement)
         assert runner.fingerprint().board == other.place
         runner.close()
+
+
+def test_a_dead_board_that_the_tracker_still_shows_does_not_stand_in_the_way(tracker: boards.Served) -> None:
+    dead = Tracker((boards.HOST, tracker.port))
+    dead.ask(UPDATE_INFO, {"key": "server:undead", "addr": [boards.HOST, boards.free_port()]})
+    dead.ask(PUT, "undead", [boards.free_port(), "undead:0.5"], boards.HOST)
+    with boards.board(tracker, "undead") as living:
+        runner = opened(boards.tracked(tracker, "undead"))
+        assert runner.fingerprint().board == living.place
+        runner.close()
+    dead.ask(PUT, "undead", [boards.free_port(), "undead:0.6"], boards.HOST)
+    with pytest.raises(BoardLostError, match="the tracker lent a board that is not there: no board answers"):
+        opened(boards.tracked(tracker, "undead"))
+    dead.close()
+
+
+def test_a_session_that_grew_old_is_replaced_before_it_ends(alone: boards.Served, library: Path) -> None:
+    runner = opened(boards.direct(alone), session_s=2.0)
+    boards.until(lambda: psutil.Process(alone.pid).children(recursive=True)[1:] == [])  # the board ended it
+    assert np.array_equal(runner.run(library, [X]), X + 1)
+    runner.close()
 
 
 def test_a_board_that_dies_between_visits_is_lost(library: Path) -> None:
