@@ -77,8 +77,9 @@ class Farm:
                 self._stopped = True
                 self._changed.notify_all()
             for thread, runner in zip(threads, self.runners, strict=True):
-                if thread.is_alive():
-                    runner.close()  # ends the call that the thread waits for
+                thread.join(1)
+                if thread.is_alive() and hasattr(runner, "interrupt"):
+                    runner.interrupt()
                 thread.join(5)
         self._raise()
 

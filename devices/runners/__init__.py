@@ -33,7 +33,8 @@ __all__ = [
 class Runner(Role):
     """An open device. `close` releases it; every call is bounded in time.
 
-    A class attribute `shares_host = True` says that compiling on this machine disturbs it.
+    A class attribute `shares_host = True` says that compiling on this machine disturbs it. A runner whose calls take
+    long has a method `interrupt()`, which ends a call that another thread waits for.
 
     A file of this folder is a runner where it has `open_device(device: Device, *, compiler: str) -> Runner`;
     another package names such a function under the entry-point group "hwnas.devices.runners". A file that also has

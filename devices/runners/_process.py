@@ -80,6 +80,10 @@ class _TimingProcess:
     def alive(self) -> bool:
         return self._process.poll() is None
 
+    def end(self) -> None:
+        """Kill it; who waits for it hears of its death."""
+        self._process.kill()
+
     def kill(self) -> None:
         self._process.kill()
         self._process.wait()
@@ -164,6 +168,12 @@ class ProcessRunner:
             self.close()
             raise DeviceError(f"device {self._device.name!r} does not answer: {error}") from None
         return facts
+
+    def interrupt(self) -> None:
+        """End a call that another thread waits for: it fails there as if the process had crashed."""
+        process = self._process
+        if process is not None:
+            process.end()
 
     def close(self) -> None:
         """End the timing process; the next call would start another."""
