@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import json
 import platform
+import shutil
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -181,6 +182,16 @@ def test_android_needs_the_compiler_of_its_kit(
         monkeypatch.setenv("TVM_NDK_CC", compiler)
     with pytest.raises(FileNotFoundError, match=f"TVM_NDK_CC.*{message}.*aarch64-linux-android29-clang"):
         linker(entry("adreno-android").target)
+
+
+def test_the_compiler_that_is_named_links_for_android(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    compiler = shutil.which("aarch64-linux-gnu-g++")  # in the kit's place: it takes the same arguments
+    if compiler is None:
+        pytest.skip("no aarch64-linux-gnu-g++ on this machine: apt-get install g++-aarch64-linux-gnu")
+    monkeypatch.setenv("TVM_NDK_CC", compiler)
+    target = entry("adreno-android").target
+    link(lower(import_torch(nn.Conv2d(3, 4, 1), ((1, 3, 4, 4),)), target), target, tmp_path / "phone.so")
+    assert elf_machine(tmp_path / "phone.so") == "aarch64"
 
 
 def test_nothing_is_linked_where_there_are_no_shared_libraries() -> None:
