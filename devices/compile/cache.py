@@ -8,7 +8,7 @@ import os
 import struct
 import tempfile
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 # The manifest follows the ELF image: loaders read only what the headers name, so one file carries both
@@ -25,6 +25,7 @@ class Manifest:
 
     key: str
     inputs: Shapes
+    peak_bytes: int | None = None  # of activations in one run, inputs and outputs included; None: not known
 
 
 def library_path(cache: Path, key: str, suffix: str = ".so") -> Path:
@@ -42,7 +43,7 @@ def read_manifest(path: Path) -> Manifest:
     if magic != _MAGIC or size > len(body) or hashlib.sha256(body).digest() != digest:
         raise ValueError(f"{path} is no whole library of this cache: delete it, and it is compiled again")
     fields = json.loads(body[len(body) - size :])
-    return Manifest(fields["key"], tuple(tuple(shape) for shape in fields["inputs"]))
+    return Manifest(fields["key"], tuple(tuple(shape) for shape in fields["inputs"]), fields.get("peak_bytes"))
 
 
 def input_shapes(path: Path) -> Shapes:
@@ -66,13 +67,15 @@ def content(path: Path) -> bytes:
     return data[: len(data) - _TRAILER.size - size]
 
 
-def store(cache: Path, manifest: Manifest, write: Callable[[Path], None], suffix: str = ".so") -> Path:
-    """Let `write` fill a temporary file, seal it with `manifest` and rename it into place: readers see all or none."""
+def store(cache: Path, manifest: Manifest, write: Callable[[Path], int | None], suffix: str = ".so") -> Path:
+    """Let `write` fill a temporary file, seal it with `manifest` and rename it into place: readers see all or none.
+
+    What `write` answers is the manifest's `peak_bytes`.
+    """
     cache.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=cache, prefix=".building-") as folder:
         draft = library_path(Path(folder), manifest.key, suffix)
-        write(draft)
-        seal(draft, manifest)
+        seal(draft, replace(manifest, peak_bytes=write(draft)))
         final = library_path(cache, manifest.key, suffix)
         os.replace(draft, final)
     return final
@@ -80,6 +83,7 @@ def store(cache: Path, manifest: Manifest, write: Callable[[Path], None], suffix
 
 def seal(path: Path, manifest: Manifest) -> None:
     """Append `manifest` and the digest to a freshly linked library."""
-    fields = json.dumps({"key": manifest.key, "inputs": manifest.inputs}).encode()
+    said = {"key": manifest.key, "inputs": manifest.inputs, "peak_bytes": manifest.peak_bytes}
+    fields = json.dumps(said).encode()
     body = path.read_bytes() + fields
     path.write_bytes(body + _TRAILER.pack(len(fields), hashlib.sha256(body).digest(), _MAGIC))

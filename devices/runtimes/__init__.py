@@ -29,7 +29,7 @@ class Prepared:
     """A network made ready for a runtime: what its artefact would hold, and how to write it."""
 
     key: str  # 32 hex digits of everything that decides the artefact
-    write: Callable[[Path], None]
+    write: Callable[[Path], int | None]  # answers with the peak bytes of activations where the runtime plans them
 
 
 class Loaded(Role):

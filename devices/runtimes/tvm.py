@@ -37,13 +37,16 @@ def compiler_versions(settings: Settings | None) -> str:
 def prepare(model: nn.Module, inputs: tuple[tuple[int, ...], ...], settings: Settings) -> Prepared:
     """Import `model` into relax; its library is scheduled, generated and linked when it is written."""
     from hwnas.devices.compile.lowering import content_key, import_torch, link, lower
+    from hwnas.devices.compile.memory import activation_bytes
     from hwnas.devices.runtimes import Prepared
 
     module = import_torch(model, inputs)
     key = content_key(module, settings.target, settings.versions)
 
-    def write(path: Path) -> None:
-        link(lower(module, settings.target, schedule=settings.schedule), settings.target, path)
+    def write(path: Path) -> int:
+        lowered = lower(module, settings.target, schedule=settings.schedule)
+        link(lowered, settings.target, path)
+        return activation_bytes(lowered.module, settings.target)
 
     return Prepared(key, write)
 
