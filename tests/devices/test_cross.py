@@ -129,7 +129,7 @@ def error_on_this_machine(made_for: str, path: Path, *, linked_for: str) -> floa
         return relative(vm["main"](tvm.runtime.tensor(x.numpy()))[0].numpy(), model(x).numpy())
 
 
-@pytest.mark.parametrize("name", ["raspberry-pi-5", "armv7", "riscv64"])
+@pytest.mark.parametrize("name", ["raspberry-pi-5", "armv7", "riscv64", "riscv64-v"])
 def test_loops_made_for_another_machine_are_right_on_this_one(name: str, tmp_path: Path) -> None:
     assert error_on_this_machine(entry(name).target, tmp_path / "here.so", linked_for='{"kind": "llvm"}') < 1e-5
 
