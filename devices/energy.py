@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from importlib import import_module
 from pathlib import Path
 from types import TracebackType
 from typing import Protocol as Role
@@ -77,14 +78,14 @@ def rapl_counter(root: Path = RAPL_ROOT) -> RaplCounter | None:
 def nvml_counter(index: int = 0) -> NvmlCounter | None:
     """The counter of a graphics processor, None without NVIDIA's driver, without pynvml or on a card before Volta."""
     try:
-        import pynvml
-
+        pynvml = import_module("pynvml")  # ships no types
+    except ImportError:
+        return None
+    try:
         pynvml.nvmlInit()
         handle = pynvml.nvmlDeviceGetHandleByIndex(index)
         counter = NvmlCounter(index, lambda: int(pynvml.nvmlDeviceGetTotalEnergyConsumption(handle)))
         counter.read_mj()
-    except ImportError:
-        return None
     except pynvml.NVMLError:
         return None
     return counter

@@ -47,4 +47,4 @@ def _sizes(shape: Any) -> list[int]:
 def _bytes(tensor: Any) -> int:
     import tvm
 
-    return prod(_sizes(tensor.shape)) * tvm.DataType(tensor.dtype).itemsize
+    return prod(_sizes(tensor.shape)) * int(tvm.DataType(tensor.dtype).itemsize)
