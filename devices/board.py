@@ -279,6 +279,7 @@ class Server:
         self._session: Session | None = None
         self._word = "" if tracker else key  # that a client has to know; "" while none is on offer
         self._offered_at = 0.0
+        self._trouble = ""  # with the tracker, said once
         self._look_at = 0.0  # when to speak with the tracker next
 
     def serve(self) -> None:
@@ -373,7 +374,8 @@ class Server:
         if pid == 0:
             status = 1
             try:
-                signal.signal(signal.SIGTERM, signal.SIG_DFL)
+                for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+                    signal.signal(number, signal.SIG_DFL)
                 os.setpgid(0, 0)
                 die_with_parent(parent)
                 os.close(ended)
@@ -417,6 +419,7 @@ class Server:
                 self._tracker = Tracker(self._address, 2.0)
                 about = {"key": f"server:{self._key}", "addr": [self._shown_as, self._port]}
                 self._tracker.ask(UPDATE_INFO, about)
+                self._trouble = ""
                 _say(f"known to the tracker at {self._address[0]}:{self._address[1]} as {self._key!r}")
             pending = self._tracker.ask(PENDING_KEYS)
             if not isinstance(pending, list):
@@ -436,7 +439,9 @@ class Server:
     def _lose_tracker(self, why: str) -> None:
         if self._tracker is not None:
             self._tracker.close()
-        _say(f"no tracker ({why}), the next try in {_PING_S:g} s")
+        if why != self._trouble:
+            _say(f"no tracker ({why}), tried again every {_PING_S:g} s")
+        self._trouble = why
         self._tracker = None
         self._word = ""
         self._look_at = time.monotonic() + _PING_S
@@ -480,7 +485,7 @@ def load_tvm() -> None:
 
 
 def supervise(server: Server) -> None:
-    """Run the server in a process of its own, and another when it ends; SIGTERM and SIGINT end all."""
+    """Run the server in a process of its own, and another when it ends; SIGTERM, SIGINT and SIGHUP end all."""
     stopping: list[int] = []
     pid = 0
 
@@ -489,8 +494,8 @@ def supervise(server: Server) -> None:
         if pid:
             os.kill(pid, signal.SIGTERM)
 
-    signal.signal(signal.SIGTERM, stop)
-    signal.signal(signal.SIGINT, stop)
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, stop)
     supervisor = os.getpid()
     while not stopping:
         pid = os.fork()
@@ -508,7 +513,8 @@ def _serve_and_exit(server: Server, supervisor: int) -> None:
     status = 1
     try:
         die_with_parent(supervisor)
-        signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal sends it to all: the supervisor passes it on
+        for number in (signal.SIGINT, signal.SIGHUP):  # a terminal sends them to all: the supervisor passes them on
+            signal.signal(number, signal.SIG_IGN)
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         server.serve()
     except SystemExit:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 _FOLDER = Path(__file__).resolve().parents[1]
-_PATIENCE_S = 10.0  # for a board that should answer at once
+_PATIENCE_S = 15.0  # for a board that should answer at once; an emulated one takes seconds
 
 Address = tuple[str, int]
 
@@ -79,8 +79,10 @@ class Board:
         self._check(kind)
 
     def settle(self, pinned: bool, niceness: int) -> tuple[int | None, tuple[int, ...]]:
-        """Pin and take a priority there; a server that is not hwnas's own grants neither."""
+        """Pin and take a priority there; a server that is not hwnas's own grants neither, and is told the threads."""
         if self._settle is None:
+            with self._guard():
+                self._set_threads()
             return None, ()
         with self._guard():
             granted, cores = json.loads(self._settle(int(pinned), niceness, self._threads))
@@ -109,6 +111,12 @@ class Board:
             if not self._on_cpu:
                 facts["accelerator"] = str(self._device.device_name)
         return {**facts, "place": self._place}
+
+    def _set_threads(self) -> None:
+        big_cores_first = 1  # ThreadGroup::AffinityMode::kBig of tvm/runtime/threading_backend.h
+        configure = self._function("runtime.config_threadpool")
+        if configure is not None:
+            configure(big_cores_first, self._threads)
 
     def _function(self, name: str) -> Any:
         try:
@@ -148,7 +156,7 @@ class Board:
             except Exception:
                 print(f"its process on {self._place} ended ({_last(error)})", file=sys.stderr, flush=True)
                 os._exit(1)
-            raise error
+            raise
 
 
 def wanted_machine(target: dict[str, Any], elf: Any) -> str:
@@ -185,7 +193,8 @@ def connect(place: Address, key: str, session_s: float, patience_s: float) -> An
     where = _text(place)
     if not outcome:
         raise Lost(
-            "NoFreeBoardError", f"the board at {where} did not take us within {patience_s:g} s: it serves another"
+            "NoFreeBoardError",
+            f"the board at {where} does not answer within {patience_s:g} s: it serves another client, wait for it",
         )
     answer = outcome[0]
     if not isinstance(answer, Exception):

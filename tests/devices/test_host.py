@@ -3,7 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from hwnas.devices import Device, Fingerprint, probe_host
-from hwnas.devices.host import instruction_set, read_fingerprint, soc_name
+from hwnas.devices.host import fingerprint_of, instruction_set, read_fingerprint, soc_name
 
 X86 = """processor\t: 0
 vendor_id\t: GenuineIntel
@@ -108,3 +108,19 @@ def test_the_host_is_a_device_for_the_local_runner() -> None:
     host = probe_host()
     assert (host.name, host.runner, host.threads) == ("host", "local", 1)
     assert '"llvm"' in host.target
+
+
+def test_a_board_that_says_nothing_is_unknown_and_has_an_identity_still() -> None:
+    fingerprint = fingerprint_of({}, DEVICE, compiler="c 1", board="10.0.0.2:9090")
+    assert (fingerprint.soc, fingerprint.os, fingerprint.runtime) == ("unknown", "unknown", "tvm unknown")
+    assert fingerprint.identity == fingerprint_of({}, DEVICE, compiler="c 1", board="10.0.0.3:9090").identity
+
+
+def test_an_emulator_does_not_pass_for_the_chip_it_runs_on() -> None:
+    fingerprint = fingerprint_of({"cpuinfo": X86, "machine": "aarch64"}, DEVICE, compiler="c 1")
+    assert (fingerprint.soc, fingerprint.isa) == ("emulated aarch64", ())
+
+
+def test_an_accelerator_is_named_before_the_chip_that_feeds_it() -> None:
+    fingerprint = fingerprint_of({"cpuinfo": ARM, "accelerator": "Mali-G610"}, DEVICE, compiler="c 1")
+    assert fingerprint.soc.startswith("Mali-G610 (BCM2835")

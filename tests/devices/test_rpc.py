@@ -159,7 +159,10 @@ def test_a_board_asked_directly_by_a_wrong_key_says_so(alone: boards.Served) -> 
 def test_a_busy_board_is_an_error_after_the_wait_and_free_afterwards(
     tracker: boards.Served, board: boards.Served, alone: boards.Served
 ) -> None:
-    for device, who in ((boards.tracked(tracker), f"busy: {board.place}"), (boards.direct(alone), "serves another")):
+    for device, who in (
+        (boards.tracked(tracker), f"busy: {board.place}"),
+        (boards.direct(alone), "serves another client"),
+    ):
         first = opened(device)
         with pytest.raises(NoFreeBoardError, match=who):
             opened(device, wait_s=0.5)
