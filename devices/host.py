@@ -59,17 +59,18 @@ def fingerprint_of(
     """
     cpuinfo = facts.get("cpuinfo", "")
     machine = facts.get("machine", "")
-    chip = soc_name(cpuinfo, board=facts.get("model", "").strip("\0 \n"))
-    isa = instruction_set(cpuinfo)
-    if "vendor_id" in _fields(cpuinfo) and machine not in ("x86_64", "AMD64", "i686", "i386"):
-        # an emulator of processes shows the chip that it runs on
-        chip, isa = f"emulated {machine or UNKNOWN}", ()
+    # an emulator of processes shows the chip that it runs on
+    emulated = "vendor_id" in _fields(cpuinfo) and machine not in ("x86_64", "AMD64", "i686", "i386")
+    if emulated:
+        cpuinfo = ""
+    board_name = facts.get("model", "").strip("\0 \n")
+    chip = f"emulated {machine or UNKNOWN}" if emulated else soc_name(cpuinfo, board=board_name)
     if facts.get("accelerator"):
         chip = f"{facts['accelerator']} ({chip})"
     return Fingerprint(
         soc=chip,
         cores=int(facts.get("cores", 0)),
-        isa=isa,
+        isa=instruction_set(cpuinfo),
         os=facts.get("os") or UNKNOWN,
         runtime=facts.get("runtime") or f"{device.runtime} {UNKNOWN}",
         compiler=compiler,

@@ -118,7 +118,7 @@ def test_a_board_that_says_nothing_is_unknown_and_has_an_identity_still() -> Non
 
 def test_an_emulator_does_not_pass_for_the_chip_it_runs_on() -> None:
     fingerprint = fingerprint_of({"cpuinfo": X86, "machine": "aarch64"}, DEVICE, compiler="c 1")
-    assert (fingerprint.soc, fingerprint.isa) == ("emulated aarch64", ())
+    assert (fingerprint.soc, fingerprint.isa, fingerprint.clock_mhz) == ("emulated aarch64", (), None)
 
 
 def test_an_accelerator_is_named_before_the_chip_that_feeds_it() -> None:
