@@ -154,7 +154,7 @@ class RpcRunner(ProcessRunner):
         try:
             process.send("facts")
             self._facts = self._value(process.receive(_FACTS_S), None)
-        except (_Hang, _Death) as error:
+        except (_Hang, _Death, RunFailure) as error:
             self.close()
             raise BoardLostError(f"device {self._device.name!r} was reached and is gone again: {error}") from None
         self._opened_at = time.monotonic()

@@ -9,7 +9,7 @@ import pytest
 
 from hwnas.devices import Device, DeviceError
 from hwnas.devices.catalog import entry
-from hwnas.devices.registry import Entry, Registry, registry_path
+from hwnas.devices.registry import BUILT_IN, Entry, Registry, registry_path
 
 PI = Entry(target="raspberry-pi-4", address="tracker://10.0.0.2:9190/rpi4")
 
@@ -33,7 +33,7 @@ def test_a_target_may_be_text_of_its_own(registry: Registry) -> None:
 
 
 def test_this_machine_is_always_there_and_stays(registry: Registry) -> None:
-    assert registry.names() == ("host", "host-onnxruntime")
+    assert registry.names()[:2] == ("host", "host-onnxruntime")
     assert registry.find("host-onnxruntime").runtime == "onnxruntime"
     with pytest.raises(DeviceError, match="'host' is on every machine and cannot be removed"):
         registry.remove("host")
@@ -45,14 +45,14 @@ def test_a_removed_device_is_gone_and_the_others_stay(registry: Registry) -> Non
     registry.add("one", PI)
     registry.add("two", PI)
     registry.remove("one")
-    assert registry.names() == ("host", "host-onnxruntime", "two")
+    assert registry.names() == (*BUILT_IN, "two")
     with pytest.raises(DeviceError, match=r"no device is called 'one' in .* \(known: two\)"):
         registry.remove("one")
 
 
 def test_an_unknown_device_names_the_known_ones(registry: Registry) -> None:
     registry.add("two", PI)
-    with pytest.raises(DeviceError, match=r"'one' \(known: host, host-onnxruntime, two\).*`hwnas devices add`"):
+    with pytest.raises(DeviceError, match=r"'one' \(known: host, host-onnxruntime, .*two\).*`hwnas devices add`"):
         registry.find("one")
 
 
@@ -123,7 +123,7 @@ def test_additions_at_the_same_time_are_all_kept(registry: Registry) -> None:
     )
     writers = [subprocess.Popen([sys.executable, "-c", code, name]) for name in "ab"]
     assert [writer.wait() for writer in writers] == [0, 0]
-    assert len(registry.names()) == 42
+    assert len(registry.names()) == len(BUILT_IN) + 40
 
 
 def test_a_folder_that_cannot_be_written_is_said(tmp_path: Path) -> None:
