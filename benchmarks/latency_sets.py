@@ -131,9 +131,7 @@ def _hat(device: str, rows: pd.DataFrame) -> LatencySet:
     parts = np.hstack([raw / raw.max(0), (raw[:, held] / raw[:, held].max(0)) * layers.to_numpy()[:, None] / 6])
     indicators = _one_hot(layers.to_numpy()[:, None] - 1, [6])
     latency = {device: rows["total_ms"].to_numpy(dtype=np.float64)}
-    return LatencySet(
-        "HAT", costs.astype(np.float64), np.hstack([parts, indicators]), latency, np.arange(len(rows))
-    )
+    return LatencySet("HAT", costs.astype(np.float64), np.hstack([parts, indicators]), latency, np.arange(len(rows)))
 
 
 def _latencies(frame: pd.DataFrame) -> dict[str, FloatArray]:

@@ -95,5 +95,5 @@ def _judge(errors: Sequence[float]) -> tuple[float, float]:
     recent = np.array(errors[-max(8, len(errors) // 2) :])
     if len(recent) < 8:
         return float(recent.mean()) if len(recent) else float("inf"), float("inf")
-    width = float(t.ppf(_CONFIDENCE, len(recent) - 1)) * float(recent.std(ddof=1)) / np.sqrt(len(recent))
-    return float(recent.mean()), float(recent.mean()) + width
+    width = t.ppf(_CONFIDENCE, len(recent) - 1) * recent.std(ddof=1) / np.sqrt(len(recent))
+    return float(recent.mean()), float(recent.mean() + width)

@@ -63,16 +63,19 @@ class _Scaled:
         z = (rows - self.centre) / self.scale
         inner = z @ self.rows.T
         if self.view.length is None:
-            return self.factor * inner
+            linear: FloatArray = self.factor * inner
+            return linear
         squared = (z**2).sum(1)[:, None] + (self.rows**2).sum(1) - 2 * inner
-        return np.exp(-0.5 * np.maximum(squared, 0) * self.factor / self.view.length**2)
+        smooth: FloatArray = np.exp(-0.5 * np.maximum(squared, 0) * self.factor / self.view.length**2)
+        return smooth
 
     def variances(self, rows: FloatArray) -> FloatArray:
         """Prior variance of each of `rows`, (rows,)."""
         if self.view.length is not None:
             return np.ones(len(rows))
         z = (rows - self.centre) / self.scale
-        return self.factor * (z**2).sum(1)
+        variances: FloatArray = self.factor * (z**2).sum(1)
+        return variances
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,8 +164,10 @@ class Regression:
             turned = vectors.T @ even
             for noise in _NOISES:
                 noisy = np.maximum(values, 0) + noise
-                variance = max(float((turned**2 / noisy).sum()) / n, 1e-300)  # the scale with the largest evidence
-                evidence.append(-n / 2 * np.log(variance) - np.log(noisy).sum() / 2)
+                squares = max(float((turned**2 / noisy).sum()), 1e-300)
+                evidence.append(-n / 2 * np.log(squares) - np.log(noisy).sum() / 2)
+                # the scale is learned too: predictions follow Student's t with n degrees, of this variance
+                variance = squares / max(n - 2, 1)
                 solution = vectors @ (turned / noisy) / self._spread
                 found.append(_Solved(weights, vectors, noisy, solution, float(noise), variance, 0.0))
         shares = np.exp(np.array(evidence) - max(evidence))

@@ -18,8 +18,8 @@ from hwnas.latency.predictors._features import block_costs, network_costs
 from hwnas.latency.predictors.corrected import CorrectedSum
 from hwnas.latency.table import LatencyTable
 
-# Shrinkage in units of the noise: below, five coefficients follow the noise of few networks; above, nothing is left.
-_SHRINKAGES = np.logspace(-3, 2, 11)
+# Over costs whose mean is 1: below, five coefficients follow the noise of few networks; above, nothing is left.
+_SHRINKAGES = np.logspace(-5, 0, 11)
 # Fewer networks than this decide nothing about five more coefficients.
 _FEWEST = 8
 # The residual must be this much better on networks left out, or the choice itself is luck.
@@ -45,18 +45,18 @@ class ResidualSum:
 
     def fit(self, networks: Sequence[MeasuredNetwork]) -> None:
         """Fit the corrected sum, then the residual. Raises LookupError for a block without a latency."""
-        self._corrected.fit(networks)
         self.residual = Residual()
-        if len(networks) < _FEWEST:
-            return
-        blocks = [tuple(found) for found, _ in networks]
-        measured_ms = np.array([latency_ms for _, latency_ms in networks], dtype=np.float64)
-        found = _fit(self._corrected, blocks, measured_ms)
-        plain = float(np.sqrt(np.mean(_left_out_corrected(self._corrected, networks) ** 2)))
-        if found.relative_std is not None and found.relative_std < _GAIN * plain:
-            self.residual = Residual(found.per_cost_ms, found.relative_std, plain, found.relative_std)
-        else:
-            self.residual = Residual(corrected_error=plain, residual_error=found.relative_std)
+        if len(networks) >= _FEWEST:
+            costs = network_costs([blocks for blocks, _ in networks])
+            plain, explained = _left_out(self._corrected, networks, costs)
+            per_cost_ms = _coefficients(self._corrected, networks, costs)
+            helps = explained < _GAIN * plain
+            self.residual = (
+                Residual(tuple(map(float, per_cost_ms)), explained, plain, explained)
+                if helps
+                else Residual(corrected_error=plain, residual_error=explained)
+            )
+        self._corrected.fit(networks)
 
     def predict(self, networks: Sequence[Sequence[Block]]) -> Predictions:
         """Latencies of all `networks`. Raises LookupError for missing blocks that nothing estimates."""
@@ -97,32 +97,36 @@ def for_table(table: LatencyTable, *, miss: Miss = "error") -> ResidualSum:
     return ResidualSum(corrected_file.for_table(table, miss=miss))
 
 
-def _left_out_corrected(corrected: CorrectedSum, networks: Sequence[MeasuredNetwork]) -> FloatArray:
-    """Relative errors of the corrected sum on each network, with form and coefficients fitted on the others."""
-    errors = np.empty(len(networks))
-    whole = corrected.correction
+def _left_out(corrected: CorrectedSum, networks: Sequence[MeasuredNetwork], costs: FloatArray) -> tuple[float, float]:
+    """Relative rms error on each network of all that is fitted on the others: without and with the residual."""
+    plain, explained = np.empty(len(networks)), np.empty(len(networks))
     for i, (blocks, latency_ms) in enumerate(networks):
-        corrected.fit([network for j, network in enumerate(networks) if j != i])
-        errors[i] = corrected.predict([blocks])[0].mean_ms / latency_ms - 1
-    corrected.correction = whole
-    return errors
+        kept = np.arange(len(networks)) != i
+        per_cost_ms = _coefficients(corrected, [*networks[:i], *networks[i + 1 :]], costs[kept])
+        predicted_ms = corrected.predict([blocks])[0].mean_ms
+        plain[i] = predicted_ms / latency_ms - 1
+        explained[i] = (predicted_ms + costs[i] @ per_cost_ms) / latency_ms - 1
+    return float(np.sqrt(np.mean(plain**2))), float(np.sqrt(np.mean(explained**2)))
 
 
-def _fit(corrected: CorrectedSum, networks: Sequence[Sequence[Block]], measured_ms: FloatArray) -> Residual:
-    """Ridge on relative residuals with the shrinkage of least left-out error, in closed form (Allen's PRESS, 1974)."""
-    costs = network_costs(networks)
-    scale = np.maximum(costs.mean(0), 1e-300)
-    predicted_ms = corrected.predict(networks).mean_ms
-    design = costs / scale / measured_ms[:, None] * measured_ms.mean()
-    wanted = 1 - predicted_ms / measured_ms
+def _coefficients(corrected: CorrectedSum, networks: Sequence[MeasuredNetwork], costs: FloatArray) -> FloatArray:
+    """Fit `corrected`, then ms a unit of each cost, (5,): ridge on what is left, relative to the latencies.
+
+    The shrinkage has the least left-out error in closed form (PRESS: Allen, Technometrics 16, 1974).
+    """
+    corrected.fit(networks)
+    measured_ms = np.array([latency_ms for _, latency_ms in networks], dtype=np.float64)
+    scale = np.maximum(costs.mean(0), 1e-300) / measured_ms.mean()
+    design = costs / scale / measured_ms[:, None]
+    wanted = 1 - corrected.predict([blocks for blocks, _ in networks]).mean_ms / measured_ms
     gram, moment = design.T @ design / len(design), design.T @ wanted / len(design)
     trials = []
     for shrinkage in _SHRINKAGES:
-        inverse = np.linalg.inv(gram + shrinkage * np.eye(len(gram)) * 1e-2)
+        inverse = np.linalg.inv(gram + shrinkage * np.eye(len(gram)))
         solution = inverse @ moment
         leverage = np.einsum("ij,jk,ik->i", design, inverse, design) / len(design)
         errors = (wanted - design @ solution) / np.maximum(1 - leverage, 1e-3)
-        trials.append((float(np.sqrt(np.mean(errors**2))), solution))
-    error, solution = min(trials, key=lambda trial: trial[0])
-    per_cost_ms = solution * measured_ms.mean() / scale
-    return Residual(tuple(map(float, per_cost_ms)), error)
+        trials.append((float(np.mean(errors**2)), solution))
+    _, solution = min(trials, key=lambda trial: trial[0])
+    found: FloatArray = solution / scale
+    return found
