@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from hwnas.devices import Device
@@ -65,7 +66,14 @@ def serve(command: Sequence[str], *, log: Path | None = None) -> Iterator[Served
     said = log.open("ab") if log else subprocess.DEVNULL
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
     process = subprocess.Popen(
-        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True, env=environment
+        command,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=said,
+        start_new_session=True,
+        env=environment,
+        # a test that is killed leaves nothing behind either
+        preexec_fn=partial(board_file.die_with_parent, os.getpid()),  # noqa: PLW1509  # no test starts it from a thread
     )
     assert process.stdout is not None
     served = Served(process, 0)
