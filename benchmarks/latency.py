@@ -118,7 +118,7 @@ def main() -> int:
         rows += _medians(name, Parallel(n_jobs=arguments.jobs)(tasks), STATED[name])
         if name in STATED_TRANSFER:
             tasks = [delayed(_transfer)(each, seed) for each in sets for seed in seeds]
-            stated = {"ours": [STATED_TRANSFER[name]]}
+            stated = {"best recipe": [STATED_TRANSFER[name]]}
             rows += _medians(name, Parallel(n_jobs=arguments.jobs)(tasks), stated, question="new device")
     rows += list(_left_out_blocks())
     missed = list(_missed(rows))
