@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from hwnas.devices.catalog import device_from_catalog
 from hwnas.devices.device import Device, DeviceError, DeviceKind
 from hwnas.devices.host import probe_host
+from hwnas.devices.modelled import modelled_devices
 from hwnas.devices.runners import runner_names
 from hwnas.devices.runners.rpc import parse_address
 from hwnas.devices.runtimes import runtime_names
@@ -32,6 +33,7 @@ from hwnas.devices.runtimes import runtime_names
 BUILT_IN: Mapping[str, Callable[[], Device]] = {
     "host": probe_host,
     "host-onnxruntime": partial(probe_host, "onnxruntime"),
+    **{name: partial(lambda device: device, device) for name, device in modelled_devices().items()},
 }
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")

@@ -147,6 +147,7 @@ def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
     trace = hypervolume_trace(evaluated)
     provenance = {
         **run.provenance(),
+        "modelled": problem.latency.modelled,
         "algorithm": run.config.search.algorithm,
         "objectives": list(run.config.search.objectives),
         "evaluations": len(evaluated),

@@ -65,6 +65,8 @@ def export_front(
                 folder=run.export_folder / folder_name(number, point),
                 provenance=origin,
                 measurement=measurements.get(architecture),
+                # a model runs nothing, and another runtime's artefact is no library
+                without=frozenset() if bench.device.runtime == "tvm" else frozenset({"model.so"}),
             )
         )
         if on_exported is not None:

@@ -77,6 +77,9 @@ class FrontPoint:
     latency_p99_ms: float | None = None
     macs: int
     params: int
+    weight_bytes: int | None = None
+    peak_memory_bytes: int | None = None  # of activations, inputs and outputs in the compiled network
+    energy_mj: float | None = None  # of one run, where a counter or a model says so
     verified: bool = False
 
     def __post_init__(self) -> None:

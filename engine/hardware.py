@@ -15,7 +15,7 @@ from torch import nn
 
 from hwnas.devices import Device, DeviceError, Fingerprint, Measurement, Protocol, RunFailure, Runner
 from hwnas.devices.compile import Compiler
-from hwnas.devices.host import probe_host
+from hwnas.devices.registry import Registry, registry_path
 from hwnas.devices.runners import board_count, open_runner
 from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
@@ -67,11 +67,8 @@ class Bench:
 
 
 def find_device(name: str) -> Device:
-    """The device called `name`. Raises DeviceError."""
-    known = {"host": probe_host}
-    if name not in known:
-        raise DeviceError(f"no device is called {name!r}: choose from {', '.join(known)} (`hwnas devices list`)")
-    return known[name]()
+    """The device called `name`, of those that every machine has or that the person named. Raises DeviceError."""
+    return Registry(registry_path()).find(name)
 
 
 @contextmanager
@@ -164,6 +161,7 @@ class Latency:
     space: SearchSpace
     predictor: AdditivePredictor
     failures: dict[Block, str]
+    modelled: bool = False  # a formula answered, no device was measured
 
     @classmethod
     def of(cls, space: SearchSpace, table: LatencyTable, *, predictor: str, estimate: bool = False) -> Latency:
@@ -172,7 +170,7 @@ class Latency:
         fitted = cast(AdditivePredictor, predictor_for(table, name=predictor, miss=miss))
         failures = table.failures()
         fitted.fit(table.measured("fit"))
-        return cls(space, fitted, failures)
+        return cls(space, fitted, failures, table.modelled)
 
     def additive(self) -> AdditiveCost:
         """The sum that the predictor corrects; infinite where a block failed. Raises LookupError for a gap."""
@@ -186,8 +184,7 @@ class Latency:
 
 
 def table_quality(run: Run, table: LatencyTable) -> PredictionQuality | None:
-    """How wrong the table is about networks it was not fitted on; None where none was measured, or blocks are missing.
-    """
+    """How wrong the table is about networks it was not fitted on; None where none was measured or blocks lack."""
     if table.missing(arch.every_block(run.space)) or not table.measured("check"):
         return None
     return quality(table, latency_of(run, table))
@@ -208,7 +205,7 @@ def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
     return PredictionQuality.of(
         [prediction.mean_ms for prediction in predictions],
         [table.scale * measurement.latency_ms for _, measurement in checked],
-        noise_floor=split_noise_floor([measurement for _, measurement in checked]),
+        noise_floor=None if table.modelled else split_noise_floor([measurement for _, measurement in checked]),
     )
 
 

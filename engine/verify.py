@@ -10,7 +10,8 @@ from pathlib import Path
 from torch import nn
 
 from hwnas.devices import Measurement, Protocol, RunFailure
-from hwnas.devices.compile import Artefact, CompileJob
+from hwnas.devices.compile import Artefact, CompileJob, read_manifest
+from hwnas.devices.costs import weight_bytes
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.front import Front, FrontPoint
 from hwnas.engine.hardware import Bench, visit
@@ -95,7 +96,7 @@ def verify(
         if isinstance(result, RunFailure):
             rejected.append(Rejected(point.architecture, str(result)))
             continue
-        verified.append(_measured(run, point, result))
+        verified.append(_measured(run, point, result, libraries[point.architecture]))
         measurements[point.architecture] = result
     if not verified:
         raise RunError(f"none of {len(points)} candidates ran on {bench.device.name!r}: first, {rejected[0].reason}")
@@ -144,9 +145,12 @@ def read_measurements(run: Run) -> dict[Architecture, Measurement]:
         raise RunError(f"{path}: not whole ({error!r}): run `hwnas front verify` again") from error
 
 
-def _measured(run: Run, point: FrontPoint, measurement: Measurement) -> FrontPoint:
+def _measured(run: Run, point: FrontPoint, measurement: Measurement, library: Path) -> FrontPoint:
     return replace(
         point,
+        weight_bytes=weight_bytes(run.evaluator.subnet(point.architecture)),
+        peak_memory_bytes=read_manifest(library).peak_bytes,
+        energy_mj=measurement.energy_mj,
         accuracy_test=run.evaluator.accuracy(point.architecture, run.data.test),
         latency_ms=measurement.latency_ms,
         latency_ci_ms=measurement.ci_ms(),

@@ -127,6 +127,7 @@ class ProcessRunner:
         self._start_s = start_s
         self._process: _TimingProcess | None = None
         self._granted: tuple[int | None, tuple[int, ...]] = (None, ())
+        self._interrupted = False
 
     def run(self, artefact: Path, inputs: Sequence[FloatArray]) -> FloatArray:
         """The artefact's first output for `inputs`. Raises RunFailure, or DeviceError where the device is gone."""
@@ -170,7 +171,8 @@ class ProcessRunner:
         return facts
 
     def interrupt(self) -> None:
-        """End a call that another thread waits for: it fails there as if the process had crashed."""
+        """End a call that another thread waits for: it raises DeviceError there."""
+        self._interrupted = True
         process = self._process
         if process is not None:
             process.end()
@@ -211,6 +213,9 @@ class ProcessRunner:
                     waiting.popleft()
             except (_Hang, _Death) as error:
                 self.close()
+                if self._interrupted:
+                    self._interrupted = False
+                    raise DeviceError(f"the visit to {self._device.name!r} was interrupted") from None
                 first = waiting[0]
                 # memory that one artefact spoils may crash the next: a crash counts when it comes in a fresh process
                 if isinstance(error, _Hang) or first in suspects:

@@ -6,11 +6,8 @@ from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import asdict
 from pathlib import Path
-from tempfile import gettempdir
 from typing import Any
 
-from hwnas.devices.compile import Compiler
-from hwnas.devices.runners import open_runner
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.candidates import Problem, front_of, search_run
@@ -21,7 +18,6 @@ from hwnas.engine.hardware import (
     Bench,
     build_table,
     correction_networks,
-    find_device,
     latency_of,
     open_bench,
     open_table,
@@ -185,17 +181,6 @@ def table_of(run: Run) -> LatencyTable:
 def quality_json(found: PredictionQuality) -> dict[str, Any]:
     """The figures by name."""
     return asdict(found)
-
-
-def probe(name: str) -> dict[str, Any]:
-    """What is found on a device now."""
-    device = find_device(name)
-    with Compiler(device.target, cache=Path(gettempdir()), workers=1) as compiler:
-        runner = open_runner(device, compiler=compiler.versions())
-        try:
-            return {"device": device.to_json(), "fingerprint": runner.fingerprint().to_json()}
-        finally:
-            runner.close()
 
 
 def export(
