@@ -95,7 +95,7 @@ def main() -> int:
 
 
 def _blocks() -> list[Block]:
-    settings = product((112, 96, 80), (32, 40, 48, 56, 64), (3, 4, 5, 6), (3, 5), (False, True))
+    settings = product((64, 56, 48), (32, 40, 48, 56, 64), (3, 4, 5, 6), (3, 5), (False, True))
     return [
         Block.of(
             "mobilenet_v3.mbconv",

@@ -21,7 +21,7 @@ from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
 from hwnas.engine.evaluation.complexity import block_macs
-from hwnas.engine.run import Run
+from hwnas.engine.run import Run, RunError
 from hwnas.latency import (
     AdditivePredictor,
     Block,
@@ -168,6 +168,11 @@ class Latency:
         """The predictor over the table, fitted on its "fit" networks; `estimate` fills gaps, and widens intervals."""
         miss: Miss | None = "estimate" if estimate else None
         fitted = cast(AdditivePredictor, predictor_for(table, name=predictor, miss=miss))
+        if not hasattr(fitted, "block_ms"):
+            raise RunError(
+                f"table.predictor = {predictor!r} does not tell what a block adds, and a search has to know: choose "
+                "corrected, kernels or residual"
+            )
         failures = table.failures()
         fitted.fit(table.measured("fit"))
         return cls(space, fitted, failures, table.modelled)
@@ -185,7 +190,8 @@ class Latency:
 
 def table_quality(run: Run, table: LatencyTable) -> PredictionQuality | None:
     """How wrong the table is about networks it was not fitted on; None where none was measured or blocks lack."""
-    if table.missing(arch.every_block(run.space)) or not table.measured("check"):
+    gaps = run.config.table.miss != "estimate" and table.missing(arch.every_block(run.space))
+    if gaps or not table.measured("check"):
         return None
     return quality(table, latency_of(run, table))
 
@@ -203,8 +209,9 @@ def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
         return None
     predictions = latency.predictor.predict([row.blocks for row, _ in checked])
     return PredictionQuality.of(
-        [prediction.mean_ms for prediction in predictions],
+        predictions.mean_ms,
         [table.scale * measurement.latency_ms for _, measurement in checked],
+        std_ms=predictions.std_ms,
         noise_floor=None if table.modelled else split_noise_floor([measurement for _, measurement in checked]),
     )
 
