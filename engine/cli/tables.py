@@ -18,6 +18,7 @@ from hwnas.engine.hardware import open_bench, open_table, table_quality
 from hwnas.engine.run import Run
 from hwnas.engine.spaces.mobilenet_v3 import once_for_all
 from hwnas.latency import accept, check_drift
+from hwnas.latency.connections import as_url
 from hwnas.latency.exchange import export_table, import_table
 
 app = typer.Typer(no_args_is_help=True, help="Build, show, check and exchange the latency table of a device.")
@@ -58,6 +59,9 @@ def check(
     device: Device = None,
     table: Table = None,
     rescale: Annotated[bool, typer.Option("--rescale", help="Accept a change that one factor tells")] = False,
+    patience: Annotated[
+        float, typer.Option("--patience", min=0, help="Seconds to look before the device is called moved")
+    ] = 80.0,
     as_json: Json = False,
 ) -> None:
     """Say how wrong the table is, and whether the device is still what it was; exit code 5 where it is not.
@@ -69,7 +73,7 @@ def check(
     with open_bench(run) as bench:
         opened = open_table(run, bench)
         try:
-            drift = check_drift(opened, bench.runner, bench.compiler.library, bench.protocol)
+            drift = check_drift(opened, bench.runner, bench.compiler.library, bench.protocol, patience_s=patience)
             opened.note_check(drift.check)
             if drift.moved and rescale:
                 accept(opened, drift)
@@ -86,6 +90,7 @@ def check(
             "interval": [round(drift.check.low, 4), round(drift.check.high, 4)],
             "allowed": round(drift.allowed, 4),
             "sentinels": drift.check.sentinels,
+            "looks": drift.looks,
             "one_factor": drift.common,
             "rescaled_by": scale,
             "quality": None if found is None else stages.quality_json(found),
@@ -134,7 +139,7 @@ def import_(
     """Read a table from a file into the run's database; what is there already stays."""
     run = run_of(read_config(config), out=out, device=device, table={"path": table})
     read = import_table(path, run.table_path, name=device, block_of=once_for_all.block_of)
-    answer(as_json, {"table": str(run.table_path), **asdict(read)})
+    answer(as_json, {"table": as_url(run.table_path).render_as_string(hide_password=True), **asdict(read)})
 
 
 def _show(run: Run, as_json: bool) -> None:

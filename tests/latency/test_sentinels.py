@@ -11,12 +11,14 @@ import pytest
 
 from hwnas.devices import DeviceError, Measurement, Protocol, RunFailure
 from hwnas.devices.rounds import Answers, time_in_rounds
-from hwnas.latency import DriftError, LatencyTable, accept, build, check_drift, refuse_moved
-from hwnas.latency.sentinels import SENTINELS, common_factor
+from hwnas.latency import Drift, DriftError, LatencyTable, accept, build, refuse_moved
+from hwnas.latency import check_drift as checked
+from hwnas.latency.sentinels import LOOKS, SENTINELS, common_factor
 from tests.latency.factories import conv_block
 from tests.latency.toys import DEVICE, FINGERPRINT, MEASURED_AT, ToyCompiler, ToyRunner
 
 BLOCKS = [conv_block(channels) for channels in range(1, 25)]
+Library = Callable[[str], Path | None]
 PROTOCOL = Protocol(rounds=10, repeats=5, burn_in=1, cool_down_s=0)
 
 
@@ -53,10 +55,15 @@ def table(tmp_path: Path) -> LatencyTable:
 LIBRARY = ToyCompiler().library
 
 
+def check_drift(table: LatencyTable, runner: ToyRunner, library: Library, protocol: Protocol) -> Drift:
+    return checked(table, runner, library, protocol, sleep=lambda _: None)
+
+
 def test_an_unchanged_device_is_not_suspected_twenty_times_out_of_twenty(table: LatencyTable) -> None:
     found = [check_drift(table, Noisy(seed=seed), LIBRARY, PROTOCOL) for seed in range(1, 21)]
     assert [drift.check.verdict for drift in found] == ["unchanged"] * 20
     assert all(drift.check.sentinels == SENTINELS for drift in found)
+    assert {drift.looks for drift in found} == {1}
 
 
 @pytest.mark.parametrize("factor", [0.8, 1.15, 1.5, 3.0])
@@ -67,6 +74,16 @@ def test_a_device_that_moved_is_found_and_by_how_much(table: LatencyTable, facto
         assert drift.common
         assert drift.check.speed == pytest.approx(factor, rel=0.05)
         assert drift.check.low < drift.check.speed < drift.check.high
+        assert drift.looks == LOOKS
+
+
+def test_a_device_that_is_slow_for_a_while_is_waited_for(table: LatencyTable) -> None:
+    pauses: list[float] = []
+    slow = Noisy(seed=7, slowdown=lambda _: 1.4 if len(pauses) < 3 else 1.0)
+    drift = checked(table, slow, LIBRARY, PROTOCOL, patience_s=90, sleep=pauses.append)
+    assert not drift.moved
+    assert drift.looks == 4
+    assert pauses == [10.0] * 3
 
 
 def test_a_table_whose_device_moved_is_refused_until_it_moves_back(table: LatencyTable) -> None:
