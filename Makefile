@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test check bench bench-compile bench-search bench-table clean
+.PHONY: demo test check bench bench-compile bench-search bench-table bench-latency bench-farm bench-drift clean
 
 demo: $(READY)
 	$(BIN)/hwnas demo
@@ -17,7 +17,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-compile bench-search bench-table
+bench: bench-compile bench-search bench-table bench-latency bench-farm bench-drift
 
 bench-compile: $(READY)
 	$(BIN)/python benchmarks/compile.py
@@ -27,6 +27,15 @@ bench-search: $(READY)
 
 bench-table: $(READY)
 	$(BIN)/python benchmarks/table.py
+
+bench-latency: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latency.py
+
+bench-farm: $(READY)
+	$(BIN)/python benchmarks/farm.py
+
+bench-drift: $(READY)
+	$(BIN)/python benchmarks/drift.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

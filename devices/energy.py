@@ -7,6 +7,7 @@ caller's to see to.
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -108,11 +109,32 @@ class EnergyMeter:
         self._before_mj = sum(counter.read_mj() for counter in self._counters)
         return self
 
+    def so_far_mj(self) -> float:
+        """Energy since entering, in mJ; 0 without a counter."""
+        return sum(counter.read_mj() for counter in self._counters) - self._before_mj
+
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._counters:
-            self.energy_mj = sum(counter.read_mj() for counter in self._counters) - self._before_mj
+            self.energy_mj = self.so_far_mj()
+
+
+def energy_per_call_mj(counter: Counter, call: Callable[[], int], *, idle_s: float = 0.3) -> float:
+    """Energy of one call in mJ, above that of the machine doing nothing.
+
+    `call` makes some calls and says how many; the idle power is read for `idle_s` before it. Never below 0: on a
+    machine with other work the idle power wavers by more than a small network takes.
+    """
+    with EnergyMeter([counter]) as idle:
+        began = time.perf_counter()
+        time.sleep(idle_s)
+        idle_mw = idle.so_far_mj() / (time.perf_counter() - began)
+    with EnergyMeter([counter]) as busy:
+        began = time.perf_counter()
+        calls = call()
+        took_s = time.perf_counter() - began
+    return max(0.0, ((busy.energy_mj or 0.0) - idle_mw * took_s) / calls)
 
 
 def _number(path: Path) -> int:

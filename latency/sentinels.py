@@ -87,10 +87,10 @@ class _Look:
     def apart(self, allowed: float) -> bool:
         """Whether no common factor tells the change."""
         logs = np.log(list(self.ratios.values()))
-        return float(np.median(np.abs(logs - np.log(self.speed)))) > np.log1p(allowed)
+        return bool(np.median(np.abs(logs - np.log(self.speed))) > np.log1p(allowed))
 
     def moved(self, allowed: float) -> bool:
-        return bool(self.apart(allowed) or self.low > 1 + allowed or self.high < 1 / (1 + allowed))
+        return self.apart(allowed) or self.low > 1 + allowed or self.high < 1 / (1 + allowed)
 
 
 def _look(table: LatencyTable, runner: Runner, anchors: Sequence[Anchor], protocol: Protocol) -> _Look:
