@@ -63,13 +63,11 @@ def main() -> int:
         with Compiler(device.target, cache=Path(folder) / "cache") as compiler:
             runners = [open_runner(device, compiler=compiler.versions()) for _ in range(2)]
             fingerprint = runners[0].fingerprint()
-            places = {runner.fingerprint().board: index for index, runner in enumerate(runners)}
             table = LatencyTable.open_for(Path(folder) / "t.sqlite", device, fingerprint=fingerprint, protocol=PROTOCOL)
             began = time.perf_counter()
             report = build(table, asked, compiler=compiler, runner=runners, protocol=PROTOCOL, on_event=show)
-        survivor = places[second.place]
         rows = Counter(row.block for row in table.block_rows())
-        busy = report.busy_s[survivor] / report.seconds
+        busy = report.busy_s[second.place] / report.seconds
         outcome = {
             "blocks": len(asked),
             "rows": rows.total(),
@@ -79,7 +77,7 @@ def main() -> int:
             "killed_at_s": round(killed[0], 1),
             "wall_s": round(report.seconds, 1),
             "survivor_busy": round(busy, 3),
-            "killed_busy_s": round(report.busy_s.get(1 - survivor, 0.0), 1),
+            "killed_busy_s": round(report.busy_s.get(first.place, 0.0), 1),
         }
         notes = {
             "failures": list(table.failures().values()),
@@ -90,12 +88,12 @@ def main() -> int:
         table.close()
     record("farm", [outcome], title="200 blocks on two boards, one killed, one kernel that does not end", notes=notes)
     whole = outcome["missing"] == outcome["doubled"] == 0 and outcome["rows"] == len(asked)
-    hung = outcome["failed"] == 1 and "no answer within" in str(notes["failures"])
+    hung = outcome["failed"] == 1 and "answer" in str(notes["failures"])
     return 0 if whole and hung and busy >= BUSY else 1
 
 
 def _blocks() -> list[Block]:
-    settings = product((64, 56, 48), (32, 40, 48, 56, 64), (3, 4, 5, 6), (3, 5), (False, True))
+    settings = product((80, 72, 64), (32, 40, 48, 56, 64), (3, 4, 5, 6), (3, 5), (False, True))
     return [
         Block.of(
             "mobilenet_v3.mbconv",

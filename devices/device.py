@@ -29,6 +29,8 @@ class NoFreeBoardError(DeviceError):
 class BoardLostError(DeviceError):
     """The server on the board died, or the way to it broke; what was under way there has to be done again."""
 
+    suspects: tuple[str, ...] = ()  # names of artefacts that did not answer in time before it was lost
+
 
 class WrongBoardError(DeviceError):
     """The board is there and is not what the device says: another architecture or another runtime."""

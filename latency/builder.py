@@ -81,7 +81,7 @@ class BuildReport:
     seconds: float
     left: int = 0  # not tried, because the time was up
     gone: tuple[str, ...] = ()  # why boards that did not come back were left out
-    busy_s: Mapping[int, float] = field(default_factory=dict)  # by runner: with a batch in hand, not waiting for one
+    busy_s: Mapping[str, float] = field(default_factory=dict)  # by board: with a batch in hand, not waiting for one
 
 
 def _ignore(_event: Event) -> None: ...

@@ -33,7 +33,7 @@ class Farm:
     on_visited: Callable[[Visited], None]
     clock: Callable[[], float]
     deadline: float | None = None
-    busy_s: dict[int, float] = field(default_factory=dict)  # by index of the runner
+    busy_s: dict[str, float] = field(default_factory=dict)  # by board, or by the runner's number where it has no name
     gone: list[DeviceError] = field(default_factory=list)  # why each board that does not come back is gone
     _ready: deque[Made] = field(default_factory=deque)
     _lost: Counter[str] = field(default_factory=Counter)  # key of a work -> boards that died with it
@@ -122,8 +122,9 @@ class Farm:
                     self._error, self._stopped = error, True
                     self._changed.notify_all()
                 break
-            self.busy_s[index] = self.busy_s.get(index, 0.0) + self.clock() - began
             with self._changed:
+                board = state.board or str(index)
+                self.busy_s[board] = self.busy_s.get(board, 0.0) + self.clock() - began
                 self._under_way -= 1
                 self._begun = True
                 self._changed.notify_all()
@@ -195,12 +196,16 @@ class Farm:
         return [made for made in batch if made.work.key in wanted]
 
     def _give_back(self, batch: Sequence[Made], error: DeviceError, *, blame: bool) -> None:
+        suspects = getattr(error, "suspects", ())
         with self._changed:
             self._under_way -= 1
             for made in reversed(batch):
-                self._lost[made.work.key] += blame
+                suspect = isinstance(made.result, Artefact) and made.result.path.name in suspects
+                # what did not answer before the board was lost goes alone at once
+                self._lost[made.work.key] += _ALONE_AFTER if suspect else blame
                 if len(batch) == 1 and self._lost[made.work.key] >= _GIVEN_UP_AFTER:
-                    lost = RunFailure(f"a board was lost {self._lost[made.work.key]} times with it alone: {error}")
+                    how = "it did not answer in time, and then" if suspect else "with it alone"
+                    lost = RunFailure(f"boards were lost again and again, {how}: {error}")
                     self._ready.append(Made(made.work, lost))
                 else:
                     self._ready.appendleft(made)

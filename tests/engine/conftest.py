@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.engine.commands import FAST, hwnas
+from tests.engine.commands import COMMAND, FAST
+from tests.engine.processes import ENVIRONMENT
 
 
 @pytest.fixture(scope="session")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """Its folder and what it answered."""
     out = tmp_path_factory.mktemp("demo")
-    done = hwnas("demo", "--fast", "--out", out, "--json")
+    command = [*COMMAND, "demo", "--fast", "--out", str(out), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=600, check=False)
     assert done.returncode == 0, done.stderr
     return out, json.loads(done.stdout)
 

@@ -229,14 +229,20 @@ def test_a_folder_that_cannot_be_written_is_named(run: tuple[Path, Path]) -> Non
 
 
 def test_every_command_shows_an_example() -> None:
-    commands = ["demo", "train", "search", "report", "table build", "table show", "devices list", "devices probe"]
-    commands += ["front show", "front pick", "front verify", "front export"]
+    commands = ["demo", "train", "search", "report"]
+    commands += [f"table {verb}" for verb in ("build", "show", "check", "export", "import")]
+    commands += [f"devices {verb}" for verb in ("list", "add", "remove", "probe", "serve", "tracker")]
+    commands += [f"front {verb}" for verb in ("show", "pick", "verify", "export")]
     for command in commands:
         assert f"Example: hwnas {command}" in hwnas(*command.split(), "--help").stdout
 
 
-def test_the_host_is_probed() -> None:
-    found = json.loads(hwnas("devices", "probe", "host", "--json").stdout)
-    assert found["device"]["name"] == "host"
-    assert found["fingerprint"]["cores"] == os.cpu_count()
-    assert found["fingerprint"]["soc"]
+def test_the_host_is_probed_by_both_runtimes() -> None:
+    for name, runtime in (("host", "tvm"), ("host-onnxruntime", "onnxruntime")):
+        found = json.loads(hwnas("devices", "probe", name, "--json").stdout)
+        assert found["device"]["name"] == name
+        assert found["before"]["runtime"].startswith(runtime)
+        assert found["before"]["cores"] == os.cpu_count()
+        assert found["before"]["soc"]
+        assert found["deviation"] < 1e-4
+        assert found["noise_floor"] >= 0

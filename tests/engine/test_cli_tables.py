@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.engine.commands import answered, failure, hwnas
+from tests.engine.commands import FAST, answered, failure, hwnas
 
 Run = tuple[Path, Path]
 
@@ -95,3 +95,38 @@ def test_a_budget_stops_a_build_and_the_next_one_goes_on(run: Run, tmp_path: Pat
     whole = answered("table", "build", *_arguments(run), *table)
     assert whole["blocks"] == answered("table", "show", *_arguments(run))["blocks"]
     assert failure("table", "build", *_arguments(run), *table, "--budget-minutes", "0")[0] == 2
+
+
+@pytest.fixture
+def gap(run: Run) -> Run:
+    """The run with a table that has lost a block."""
+    with sqlite3.connect(run[0] / "demo-fast" / "latency.sqlite") as database:
+        database.execute("delete from blocks where id = (select max(id) from blocks)")
+    database.close()
+    return run
+
+
+def _with_miss(run: Run, policy: str) -> tuple[object, ...]:
+    run[1].write_text(FAST.replace("[table]", f'[table]\nmiss = "{policy}"'))
+    return _arguments(run)
+
+
+def test_a_missing_block_is_an_error_by_default(gap: Run) -> None:
+    code, said = failure("search", *_arguments(gap))
+    assert code == 1
+    assert "hwnas table build" in said
+
+
+def test_a_missing_block_is_measured_where_that_is_asked_for(gap: Run) -> None:
+    done = hwnas("search", *_with_miss(gap, "measure"))
+    assert done.returncode == 0, done.stderr
+    assert "1 blocks are missing and are measured now" in done.stderr
+    assert hwnas("search", *_with_miss(gap, "error")).returncode == 0
+
+
+def test_a_missing_block_is_estimated_where_that_is_asked_for(gap: Run) -> None:
+    done = hwnas("search", *_with_miss(gap, "estimate"), "--json")
+    assert done.returncode == 0, done.stderr
+    assert "1 blocks were never measured and are estimated" in done.stderr
+    assert all(point["latency_predicted_ms"] > 0 for point in json.loads(done.stdout)["points"])
+    assert failure("search", *_with_miss(gap, "error"))[0] == 1  # an estimate fills no gap
