@@ -1,7 +1,9 @@
 """Latencies on a new device from about ten measurements and what the same networks take on other devices.
 
 A network is described by its latencies on the references, predicted, so that their noise is averaged out, and by its
-costs. Four models are mixed: where the references resemble the device the first three win, where none does the last.
+costs. Three models are mixed: a Gaussian process over all of that, a sum of references with weights that are not
+negative, and costs alone, which win where no reference resembles the device. How much each description matters is
+averaged over by the evidence of the probes: nothing is set by hand for a device.
 """
 
 from __future__ import annotations
@@ -18,19 +20,29 @@ from hwnas.latency.predictors._regression import Regression, View
 
 IntArray = NDArray[np.int64]
 
-_REFERENCES = View((1.0,), scaled=False)
-_COSTS = View((0.0, 0.1, 0.3, 1.0), scaled=False)
-_BOTH = View((0.0, 0.1, 0.3), length=1.0, scaled=False)
+# A new device is first of all a typical one, faster or slower, steeper or flatter: that direction is all but free, and
+# what sets the references apart from each other is shrunk. The variances tried are in units of each other.
+_TYPICAL = View((10.0,), scaled=False)
+_DEVIATIONS = View((0.0, 0.01, 0.1, 1.0), scaled=False)
+_COSTS = View((0.0, 0.01, 0.1), scaled=False)
+_CURVED = View((0.0, 0.003, 0.03, 0.3), length=1.0, scaled=False)
+_VIEWS = (_TYPICAL, _DEVIATIONS, _COSTS, _CURVED)
 _NNLS_SMALLEST = 1e-3  # of the mean latency: what no sum of references may fall below
 
 
 @dataclass(frozen=True, slots=True)
 class _Columns:
-    """Standardised descriptions of networks: of their latencies and costs, and of the logarithms of both."""
+    """Descriptions of networks, each (networks, columns); all but `shares` are centred logarithms."""
 
-    linear: tuple[FloatArray, FloatArray]
-    logarithms: tuple[FloatArray, FloatArray]
+    typical: FloatArray  # mean latency over the references, one column
+    deviations: FloatArray  # what each reference takes beyond that
+    costs: FloatArray
     shares: FloatArray  # latencies over the pool's means, with a column of ones, (networks, references + 1)
+
+    @property
+    def views(self) -> list[FloatArray]:
+        """One matrix a view of `_VIEWS`."""
+        return [self.typical, self.deviations, self.costs, np.hstack([self.deviations, self.costs])]
 
 
 class Transfer:
@@ -47,16 +59,22 @@ class Transfer:
             raise ValueError("give 2 or more networks with latencies above 0 on every reference and costs not below 0")
         self._means = references_ms.mean(0)
         self._cost_means = np.maximum(costs.mean(0), 1e-300)
-        self._linear = [_Standard.of(references_ms / self._means), _Standard.of(costs / self._cost_means)]
-        self._logs = [_Standard.of(np.log(references_ms / self._means)), _Standard.of(_log(costs / self._cost_means))]
-        self._pool = self._columns(references_ms, costs)
+        logarithms = np.log(references_ms / self._means)
+        self._apart = _Standard.of(logarithms)(logarithms)
+        self._centre = logarithms.mean(0)
+        deviations = logarithms - self._centre
+        deviations = deviations - deviations.mean(1, keepdims=True)
+        # together of variance 1, as the costs are, and each in proportion: a reference that is typical says little more
+        width = float(np.sqrt((deviations**2).sum(1).mean()))
+        self._width = width if width > 1e-9 else np.inf
+        self._costs = _Standard.of(_log(costs / self._cost_means))
 
     def probes(self, n: int, *, taken: Sequence[int] = ()) -> IntArray:
         """Rows of the pool to measure next, (n,): the farthest from all others chosen, in logarithms of latencies.
 
         The first is the most ordinary network (Gonzalez, Theoretical Computer Science 38, 1985, for the rest).
         """
-        rows = self._pool.logarithms[0]
+        rows = self._apart
         if len(taken) + n > len(rows):
             raise ValueError(f"{n} probes beside {len(taken)} taken do not fit in a pool of {len(rows)} networks")
         distances = np.full(len(rows), np.inf)
@@ -76,16 +94,13 @@ class Transfer:
         if len(latency_ms) < 3 or not np.all(latency_ms > 0):
             raise ValueError(f"{len(latency_ms)} probes: measure 3 or more, each above 0 ms")
         probes = self._columns(references_ms, costs)
-        views = (_REFERENCES, _COSTS, _BOTH)
-        self._logarithmic = Regression(views, log=True).fit(_views(probes.logarithms), latency_ms)
-        self._additive = Regression(views).fit(_views(probes.linear), latency_ms)
-        self._costs_alone = Regression((View((1.0,), scaled=False),), log=True).fit([probes.logarithms[1]], latency_ms)
+        self._process = Regression(_VIEWS, log=True).fit(probes.views, latency_ms)
+        self._costs_alone = Regression((View((1.0,), scaled=False),), log=True).fit([probes.costs], latency_ms)
         self._non_negative = _non_negative(probes.shares, latency_ms)
         kept = [np.delete(np.arange(len(latency_ms)), i) for i in range(len(latency_ms))]
         left_out = np.stack(
             [
-                np.expm1(self._logarithmic.left_out()[0]),
-                self._additive.left_out()[0],
+                np.expm1(self._process.left_out()[0]),
                 np.array(
                     [
                         probes.shares[i] @ _non_negative(probes.shares[rows], latency_ms[rows]) / latency_ms[i] - 1
@@ -106,12 +121,11 @@ class Transfer:
     def predict(self, references_ms: FloatArray, costs: FloatArray) -> tuple[FloatArray, FloatArray]:
         """(mean, standard deviation) in ms, each (networks,): the geometric mean of the models, by their shares."""
         columns = self._columns(references_ms, costs)
-        logarithmic, spread = self._logarithmic.predict_log(_views(columns.logarithms))
-        additive, _ = self._additive.predict_log(_views(columns.linear))
+        process, spread = self._process.predict_log(columns.views)
         summed = columns.shares @ self._non_negative
         floor = _NNLS_SMALLEST * float(np.mean(self._non_negative.sum()))
-        alone, _ = self._costs_alone.predict_log([columns.logarithms[1]])
-        models = np.stack([logarithmic, additive, np.log(np.maximum(summed, floor)), alone])
+        alone, _ = self._costs_alone.predict_log([columns.costs])
+        models = np.stack([process, np.log(np.maximum(summed, floor)), alone])
         mean = self.shares @ models
         # where the models disagree none is known to be right; nothing is known better than the probes left out
         disagreement = self.shares @ (models - mean) ** 2
@@ -121,10 +135,11 @@ class Transfer:
 
     def _columns(self, references_ms: FloatArray, costs: FloatArray) -> _Columns:
         ratios = np.asarray(references_ms, dtype=np.float64) / self._means
-        charged = np.asarray(costs, dtype=np.float64) / self._cost_means
-        linear = self._linear[0](ratios), self._linear[1](charged)
-        logarithms = self._logs[0](np.log(ratios)), self._logs[1](_log(charged))
-        return _Columns(linear, logarithms, np.hstack([ratios, np.ones((len(ratios), 1))]))
+        logarithms = np.log(ratios) - self._centre
+        typical = logarithms.mean(1, keepdims=True)
+        charged = self._costs(_log(np.asarray(costs, dtype=np.float64) / self._cost_means))
+        shares = np.hstack([ratios, np.ones((len(ratios), 1))])
+        return _Columns(typical, (logarithms - typical) / self._width, charged, shares)
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +157,6 @@ class _Standard:
     def __call__(self, rows: FloatArray) -> FloatArray:
         scaled: FloatArray = (rows - self.centre) / self.scale
         return scaled
-
-
-def _views(columns: tuple[FloatArray, FloatArray]) -> list[FloatArray]:
-    return [*columns, np.hstack(columns)]
 
 
 def _log(costs: FloatArray) -> FloatArray:
