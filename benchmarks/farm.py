@@ -20,8 +20,8 @@ from pathlib import Path
 
 from torch import nn
 
-sys.path.append(str(Path(__file__).parents[1]))
-sys.path.append(str(Path(__file__).parent))
+sys.path.insert(0, str(Path(__file__).parents[1]))  # before a distribution that brings a folder "tests"
+sys.path.insert(0, str(Path(__file__).parent))
 
 from record import record
 

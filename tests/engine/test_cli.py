@@ -189,7 +189,8 @@ def test_an_unknown_key_is_named(run: tuple[Path, Path]) -> None:
 def test_an_unknown_device_is_named(run: tuple[Path, Path]) -> None:
     code, message = failure("table", "build", run[1], "--out", run[0], "--device", "pixel9")
     assert code == 4
-    assert "no device is called 'pixel9': choose from host" in message
+    assert "no device is called 'pixel9' (known: host," in message
+    assert "hwnas devices add" in message
 
 
 def test_a_corrupt_checkpoint_is_named(run: tuple[Path, Path]) -> None:
