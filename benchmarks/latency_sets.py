@@ -31,6 +31,7 @@ class LatencySet:
     latency_ms: dict[str, FloatArray]  # device -> (n,)
     groups: IntArray  # (n,): networks of one group are the same network and share a side of every split
     flagged: tuple[str, ...] = ()  # devices whose figures the source itself does not stand behind
+    order: FloatArray | None = None  # (n, 1): when each was measured, where the latencies drift with it
 
     @property
     def macs(self) -> FloatArray:
@@ -131,7 +132,14 @@ def _hat(device: str, rows: pd.DataFrame) -> LatencySet:
     parts = np.hstack([raw / raw.max(0), (raw[:, held] / raw[:, held].max(0)) * layers.to_numpy()[:, None] / 6])
     indicators = _one_hot(layers.to_numpy()[:, None] - 1, [6])
     latency = {device: rows["total_ms"].to_numpy(dtype=np.float64)}
-    return LatencySet("HAT", costs.astype(np.float64), np.hstack([parts, indicators]), latency, np.arange(len(rows)))
+    return LatencySet(
+        "HAT",
+        costs.astype(np.float64),
+        np.hstack([parts, indicators]),
+        latency,
+        np.arange(len(rows)),
+        order=rows[["row"]].to_numpy(dtype=np.float64),
+    )
 
 
 def _latencies(frame: pd.DataFrame) -> dict[str, FloatArray]:
