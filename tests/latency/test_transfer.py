@@ -52,6 +52,18 @@ def test_references_of_another_kind_are_not_believed() -> None:
     assert transfer.shares[1] < 0.1  # non-negative sums of references
 
 
+def test_a_reference_given_again_at_another_speed_says_nothing_new() -> None:
+    references_ms, costs, target = _devices(0)
+    once = references_ms[:, :1]
+    again = np.hstack([once, 3.7 * once, 0.1 * once])
+    predicted = []
+    for known in (once, again):
+        transfer = Transfer(known, costs)
+        probes = transfer.probes(10)
+        predicted.append(transfer.fit(known[probes], costs[probes], target[probes]).predict(known, costs)[0])
+    np.testing.assert_allclose(predicted[1], predicted[0], rtol=1e-4)
+
+
 def test_the_deviation_of_a_new_device_covers_most() -> None:
     inside = []
     for seed in range(20):
