@@ -79,8 +79,9 @@ def main() -> int:
             "survivor_busy": round(busy, 3),
             "killed_busy_s": round(report.busy_s.get(first.place, 0.0), 1),
         }
+        table_failures = {str(block): reason for block, reason in table.failures().items()}
         notes = {
-            "failures": list(table.failures().values()),
+            "failures": table_failures,
             "boards left out": list(report.gone),
             "visit speeds": [visit.speed for visit in table.visits()],
             "protocol": PROTOCOL.to_json(),
@@ -88,7 +89,7 @@ def main() -> int:
         table.close()
     record("farm", [outcome], title="200 blocks on two boards, one killed, one kernel that does not end", notes=notes)
     whole = outcome["missing"] == outcome["doubled"] == 0 and outcome["rows"] == len(asked)
-    hung = outcome["failed"] == 1 and "answer" in str(notes["failures"])
+    hung = list(table_failures) == [str(asked[-1])]
     return 0 if whole and hung and busy >= BUSY else 1
 
 

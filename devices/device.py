@@ -13,6 +13,8 @@ DeviceKind = Literal["edge-cpu", "mobile-gpu", "accelerator"]
 class DeviceError(RuntimeError):
     """A device cannot be reached, or is not the device that was asked for."""
 
+    suspects: tuple[str, ...] = ()  # files of artefacts that had not answered in time when it was lost
+
 
 class NoTrackerError(DeviceError):
     """Nothing, or no tracker, answers where the tracker should be."""
@@ -28,8 +30,6 @@ class NoFreeBoardError(DeviceError):
 
 class BoardLostError(DeviceError):
     """The server on the board died, or the way to it broke; what was under way there has to be done again."""
-
-    suspects: tuple[str, ...] = ()  # names of artefacts that did not answer in time before it was lost
 
 
 class WrongBoardError(DeviceError):

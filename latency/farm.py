@@ -196,11 +196,10 @@ class Farm:
         return [made for made in batch if made.work.key in wanted]
 
     def _give_back(self, batch: Sequence[Made], error: DeviceError, *, blame: bool) -> None:
-        suspects = getattr(error, "suspects", ())
         with self._changed:
             self._under_way -= 1
             for made in reversed(batch):
-                suspect = isinstance(made.result, Artefact) and made.result.path.name in suspects
+                suspect = isinstance(made.result, Artefact) and made.result.path.name in error.suspects
                 # what did not answer before the board was lost goes alone at once
                 self._lost[made.work.key] += _ALONE_AFTER if suspect else blame
                 if len(batch) == 1 and self._lost[made.work.key] >= _GIVEN_UP_AFTER:

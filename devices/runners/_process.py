@@ -128,6 +128,7 @@ class ProcessRunner:
         self._process: _TimingProcess | None = None
         self._granted: tuple[int | None, tuple[int, ...]] = (None, ())
         self._interrupted = False
+        self._hung: list[str] = []  # files of what did not answer in time in the visit under way
 
     def run(self, artefact: Path, inputs: Sequence[FloatArray]) -> FloatArray:
         """The artefact's first output for `inputs`. Raises RunFailure, or DeviceError where the device is gone."""
@@ -153,9 +154,14 @@ class ProcessRunner:
                 f"the protocol asks for {protocol.threads} threads and device {self._device.name!r} runs "
                 f"{self._device.threads}: make the two equal"
             )
-        timed = time_in_rounds(
-            len(artefacts), protocol, lambda order: self._time_round(order, artefacts, protocol), self._now()
-        )
+        self._hung.clear()
+        try:
+            timed = time_in_rounds(
+                len(artefacts), protocol, lambda order: self._time_round(order, artefacts, protocol), self._now()
+            )
+        except DeviceError as lost:
+            lost.suspects = tuple(self._hung)
+            raise
         self._release()
         return timed
 
@@ -220,6 +226,8 @@ class ProcessRunner:
                 # memory that one artefact spoils may crash the next: a crash counts when it comes in a fresh process
                 if isinstance(error, _Hang) or first in suspects:
                     kind = KernelHung if isinstance(error, _Hang) else RunFailure
+                    if kind is KernelHung:
+                        self._hung.append(artefacts[first].name)
                     answers[waiting.popleft()] = kind(f"{artefacts[first].name}: {error}")
                 suspects.add(first)
         return answers

@@ -17,7 +17,7 @@ from hwnas.devices.device import BoardLostError, Device, DeviceError, Fingerprin
 from hwnas.devices.host import fingerprint_of
 from hwnas.devices.measurement import Measurement, Protocol
 from hwnas.devices.rounds import Answers
-from hwnas.devices.runners import FloatArray, KernelHung, RunFailure
+from hwnas.devices.runners import FloatArray, RunFailure
 from hwnas.devices.runners._process import ProcessRunner, _Death, _Hang, _TimingProcess
 from hwnas.devices.tracker import tracker_summary
 
@@ -137,12 +137,7 @@ class RpcRunner(ProcessRunner):
     def _time_round(self, order: Sequence[int], artefacts: Sequence[Path], protocol: Protocol) -> Answers:
         answers = super()._time_round(order, artefacts, protocol)
         if any(isinstance(answer, RunFailure) for answer in answers.values()):
-            try:
-                self.open()  # raises where the board is gone: what failed there may be none of the artefact's fault
-            except BoardLostError as lost:
-                hung = [index for index, answer in answers.items() if isinstance(answer, KernelHung)]
-                lost.suspects = tuple(artefacts[index].name for index in hung)
-                raise
+            self.open()  # raises where the board is gone: what failed there may be none of the artefact's fault
         return answers
 
     def _renew(self, needed_s: float) -> None:

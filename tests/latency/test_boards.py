@@ -81,7 +81,8 @@ def test_a_farm_loses_a_board_and_meets_a_kernel_that_hangs_and_the_table_is_who
         )
     assert Counter(row.block for row in table.block_rows()) == Counter(BLOCKS)  # none lost, none twice
     assert list(table.failures()) == [HANGS]
-    assert "no answer within 5 s" in table.failures()[HANGS]
+    # the other board's client may be the first to take this one when the hung kernel has freed it
+    assert "no answer within 5 s" in table.failures()[HANGS] or "did not answer in time" in table.failures()[HANGS]
     assert report.added == len(BLOCKS)
     assert all(visit.fingerprint.board in places for visit in table.visits())
     table.close()

@@ -145,6 +145,21 @@ def test_a_block_that_takes_every_board_down_fails_alone(table: LatencyTable) ->
     assert report.failed == 1
 
 
+def test_what_did_not_answer_before_a_board_was_lost_is_the_first_to_be_suspected(table: LatencyTable) -> None:
+    def hangs(paths: Sequence[Path]) -> bool:
+        if any(path.stem == "1-7-4-4" for path in paths):
+            lost = BoardLostError("the board does not come back")
+            lost.suspects = ("1-7-4-4.so",)
+            raise lost
+        return False
+
+    board = Board(fate=hangs)
+    _build(table, [board])
+    assert list(table.failures()) == [conv_block(7)]
+    assert "it did not answer in time" in table.failures()[conv_block(7)]
+    assert len(table.latencies_ms()) == 39
+
+
 def test_when_the_last_board_is_gone_the_build_says_so_and_keeps_what_it_has(table: LatencyTable) -> None:
     calls: list[int] = []
 
