@@ -20,7 +20,7 @@ from hwnas.latency import (
     predictors,
 )
 from hwnas.latency.predictors import FloatArray
-from hwnas.latency.predictors.corrected import CorrectedSum, fit_correction
+from hwnas.latency.predictors.corrected import CorrectedSum, Sums, fit_correction, weight_megabytes
 from tests.latency.factories import conv_block
 from tests.latency.predictor_contract import PredictorContract
 from tests.latency.toys import DEVICE, FINGERPRINT, PROTOCOL, ToyCompiler, ToyRunner
@@ -100,17 +100,22 @@ def test_an_overhead_a_block_is_found_where_there_is_one() -> None:
     assert predictor.predict([[B, B]])[0].mean_ms == pytest.approx(5.4)
 
 
+def _sums(ms: np.ndarray) -> Sums:
+    """Networks of one block without weights."""
+    return Sums(ms, np.ones(len(ms)), np.zeros(len(ms)))
+
+
 def test_the_deviation_is_the_error_on_networks_left_out() -> None:
     sums, measured = np.array([1.0, 1.0]), np.array([1.0, 2.0])
     # the slope of either alone: 1 for a network of 2 ms is 50 % too fast, 2 for a network of 1 ms is 100 % too slow
-    correction = fit_correction(sums, np.ones(2), measured)
+    correction = fit_correction(_sums(sums), measured)
     assert correction.relative_std == pytest.approx(np.sqrt((0.5**2 + 1.0**2) / 2))
     assert correction.errors == (("slope", correction.relative_std),)
 
 
 def test_a_slope_that_falls_is_refused() -> None:
     sums, measured = np.arange(1.0, 9.0), np.arange(8.0, 0.0, -1.0)
-    assert fit_correction(sums, np.ones(8), measured).slope > 0
+    assert fit_correction(_sums(sums), measured).slope > 0
 
 
 def test_a_network_of_no_time_is_refused() -> None:
@@ -179,7 +184,7 @@ POSITIVE = st.floats(0.1, 50)
 @given(st.lists(st.tuples(POSITIVE, POSITIVE), min_size=1, max_size=5))
 def test_the_slope_has_the_least_relative_error(pairs: list[tuple[float, float]]) -> None:
     sums, measured = np.array([a for a, _ in pairs]), np.array([b for _, b in pairs])
-    slope = fit_correction(sums, np.ones(len(pairs)), measured).slope
+    slope = fit_correction(_sums(sums), measured).slope
 
     def error(candidate: float) -> float:
         return sum((candidate * s / m - 1) ** 2 for s, m in zip(sums, measured, strict=True))
@@ -195,10 +200,52 @@ def test_the_chosen_form_is_the_best_of_a_slow_leave_one_out(triples: list[tuple
     sums = np.array([s for s, _, _ in triples])
     counts = np.array([float(n) for _, n, _ in triples])
     measured = np.array([m for _, _, m in triples])
-    correction = fit_correction(sums, counts, measured)
+    correction = fit_correction(Sums(sums, counts, np.zeros(len(sums))), measured)
     assert correction.relative_std == min(error for _, error in correction.errors)
     slow = [
         1 - np.delete(sums / measured, i).sum() / (np.delete(sums / measured, i) ** 2).sum() * sums[i] / measured[i]
         for i in range(len(sums))
     ]
     assert dict(correction.errors)["slope"] == pytest.approx(np.sqrt(np.mean(np.square(slow))))
+
+
+def _cold(rng: np.random.Generator, fetch_ms_per_mb: float) -> tuple[Sums, np.ndarray]:
+    """Twelve networks whose weights come from memory, and their latencies with 1 % of noise."""
+    sums = Sums(rng.uniform(0.5, 2, 12), rng.integers(5, 15, 12).astype(float), rng.uniform(0.2, 4, 12))
+    measured = 1.2 * (sums.ms - 0.01 * sums.blocks + fetch_ms_per_mb * sums.weights_mb)
+    return sums, measured * rng.lognormal(0, 0.01, 12)
+
+
+def test_weights_that_a_block_alone_found_in_the_cache_are_charged_for() -> None:
+    for seed in range(5):
+        correction = fit_correction(*_cold(np.random.default_rng(seed), 0.1))
+        assert correction.form == "slope+block+weights"
+        assert correction.fetch_ms_per_mb == pytest.approx(0.1, rel=0.2)
+        assert correction.relative_std < 0.03
+
+
+def test_weights_never_come_for_less_than_nothing() -> None:
+    for seed in range(5):
+        sums, measured = _cold(np.random.default_rng(seed), -0.05)
+        assert fit_correction(sums, np.maximum(measured, 0.01)).fetch_ms_per_mb >= 0
+
+
+def test_networks_of_heavy_blocks_are_predicted_with_their_weights() -> None:
+    blocks = [conv_block(channels) for channels in (8, 64, 256, 512)]
+    predictor = CorrectedSum(dict.fromkeys(blocks, 0.1))
+
+    def true_ms(network: list[Block]) -> float:
+        return 0.1 * len(network) + sum(0.2 * weight_megabytes(block) for block in network)
+
+    rng = np.random.default_rng(0)
+    networks = [[blocks[i] for i in rng.integers(0, 4, 6)] for _ in range(20)]
+    predictor.fit([(network, true_ms(network)) for network in networks[:12]])
+    for network in networks[12:]:
+        assert predictor.predict([network])[0].mean_ms == pytest.approx(true_ms(network))
+        sums = np.array([sum(map(predictor.block_ms, network))])
+        assert predictor.correct(sums)[0] == pytest.approx(true_ms(network))  # what a search adds up
+
+
+def test_a_block_whose_factory_is_not_installed_is_charged_for_no_weights() -> None:
+    assert weight_megabytes(Block.of("test.unheard", (1, 1, 1, 1))) == 0.0
+    assert weight_megabytes(conv_block(512)) == pytest.approx(4e-6 * (512 * 512 + 512))
