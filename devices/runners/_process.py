@@ -155,6 +155,7 @@ class ProcessRunner:
                 f"{self._device.threads}: make the two equal"
             )
         self._hung.clear()
+        self._interrupted = False  # an earlier call was meant
         try:
             timed = time_in_rounds(
                 len(artefacts), protocol, lambda order: self._time_round(order, artefacts, protocol), self._now()
