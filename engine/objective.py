@@ -9,15 +9,23 @@ import numpy as np
 
 from hwnas.engine.architecture import FloatArray, IntArray
 
+Costs = Callable[[IntArray], FloatArray]  # canonical population (n, genes) -> (n,), minimised
+
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A named cost with its unit. `maximised` says that a person reads it as a gain (accuracy), turned as 1 - cost."""
+    """A named cost with its unit. `maximised` says that a person reads it as a gain (accuracy), turned as 1 - cost.
+
+    A `cheap` one may be computed for any number of rows, as often as an algorithm likes; others only for rows that
+    are asked. `deviations` are standard errors of the costs, where these are not exact.
+    """
 
     name: str
     unit: str
-    costs: Callable[[IntArray], FloatArray]  # canonical population (n, genes) -> (n,)
+    costs: Costs
     maximised: bool = False
+    cheap: bool = False
+    deviations: Costs | None = None
 
     def shown(self, costs: FloatArray) -> FloatArray:
         """The costs as a person reads them."""
@@ -30,7 +38,7 @@ class Constraint:
 
     name: str
     unit: str
-    costs: Callable[[IntArray], FloatArray]
+    costs: Costs
     upper: float
 
     def __post_init__(self) -> None:

@@ -7,13 +7,36 @@ A file names its class `algorithm`. Other packages add theirs by an entry point 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Protocol, cast
 
 import numpy as np
 
 from hwnas.devices.plugins import load_plugin, plugin_names
+from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.objective import Constraint, Costs, Objective, violation
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What an algorithm may find out about any rows by itself, without asking for them."""
+
+    costs: tuple[Costs | None, ...]  # one an objective, in order; None where only the rows asked have it
+    violation: Callable[[IntArray], FloatArray]  # of all limits together, (n,), 0 where they hold
+    additive: tuple[AdditiveCost, ...] = ()  # sums over slots whose extremes are worth a look, MACs first
+
+    @classmethod
+    def of(
+        cls,
+        objectives: Sequence[Objective],
+        constraints: Sequence[Constraint] = (),
+        additive: Sequence[AdditiveCost] = (),
+    ) -> Known:
+        """What these objectives and limits tell."""
+        costs = tuple(objective.costs if objective.cheap else None for objective in objectives)
+        return cls(costs, lambda X: violation(constraints, X), tuple(additive))
 
 
 class Algorithm(Protocol):
@@ -35,9 +58,18 @@ class Constructor(Protocol):
     """How every algorithm is made."""
 
     def __call__(
-        self, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+        self,
+        genes: Sequence[Gene],
+        *,
+        population: int,
+        rng: np.random.Generator,
+        initial: IntArray | None = None,
+        known: Known | None = None,
     ) -> Algorithm:
-        """`population` rows are asked at a time, those in `initial` first; `rng` is the only source of chance."""
+        """`population` rows are asked at a time, those in `initial` first; `rng` is the only source of chance.
+
+        Without `known` there is nothing but what is asked and told.
+        """
         ...
 
 
@@ -47,7 +79,13 @@ def names() -> tuple[str, ...]:
 
 
 def make(
-    name: str, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+    name: str,
+    genes: Sequence[Gene],
+    *,
+    population: int,
+    rng: np.random.Generator,
+    initial: IntArray | None = None,
+    known: Known | None = None,
 ) -> Algorithm:
     """The algorithm called `name` over these genes. Raises LookupError with the known names.
 
@@ -55,4 +93,4 @@ def make(
     """
     found = load_plugin(sys.modules[__name__], name)
     constructor = cast(Constructor, getattr(found, "algorithm", found))
-    return constructor(genes, population=population, rng=rng, initial=initial)
+    return constructor(genes, population=population, rng=rng, initial=initial, known=known)

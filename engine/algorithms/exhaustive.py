@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, size
 from hwnas.engine.operators import Asked, Genome
 
@@ -14,7 +15,13 @@ class Exhaustive:
     """All architectures, `population` at a time. Stop it when you like: nothing is enumerated in advance."""
 
     def __init__(
-        self, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+        self,
+        genes: Sequence[Gene],
+        *,
+        population: int,
+        rng: np.random.Generator,
+        initial: IntArray | None = None,
+        known: Known | None = None,  # noqa: ARG002
     ) -> None:
         self._genome = Genome.of(genes)
         self._asked = Asked(self._genome, batch=population, rng=rng, initial=initial)

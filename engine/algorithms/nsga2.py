@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
 from hwnas.engine.operators import Asked, Genome, constrained_rank, crossover, crowding, mutate, tournament
 
@@ -26,7 +27,13 @@ class Nsga2:
     """
 
     def __init__(
-        self, genes: Sequence[Gene], *, population: int, rng: np.random.Generator, initial: IntArray | None = None
+        self,
+        genes: Sequence[Gene],
+        *,
+        population: int,
+        rng: np.random.Generator,
+        initial: IntArray | None = None,
+        known: Known | None = None,  # noqa: ARG002
     ) -> None:
         self._genome = Genome.of(genes)
         self._rng = rng
