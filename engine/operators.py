@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import gcd, prod
 from typing import cast
@@ -11,6 +11,13 @@ import moocore
 import numpy as np
 
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray, size
+
+# Five matings that leave rows missing have used up most of what a population can breed.
+MATINGS = 5
+
+# Genes expected to mutate in a row. One gives less hypervolume after 2,000 candidates: 0.846, not 0.848, on
+# OFA-MobileNetV3 (8 seeds, standard deviation 0.001), 0.782, not 0.786, on 40 additive genes (20 seeds, 0.003).
+CHANGES = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +31,7 @@ class Genome:
     places: IntArray  # (genes, widest) option index -> its place among the choices, 0 where barred
     allowed: BoolArray  # (genes, widest) by option index
     levels: tuple[tuple[IntArray, IntArray, BoolArray], ...]  # gated genes, their gates, gate option -> on
+    groups: IntArray  # (genes,) equal for genes of one place: s0.b1.kernel and s0.b1.expansion
 
     @classmethod
     def of(cls, genes: Sequence[Gene]) -> Genome:
@@ -39,7 +47,7 @@ class Genome:
             allowed[i, gene.choices] = True
         counts = np.array([len(gene.choices) for gene in genes])
         lengths = np.array([len(gene.options) for gene in genes])
-        return cls(tuple(genes), choices, counts, lengths, places, allowed, _levels(genes, widest))
+        return cls(tuple(genes), choices, counts, lengths, places, allowed, _levels(genes, widest), _groups(genes))
 
     def active(self, X: IntArray) -> BoolArray:
         """Which genes of each row are on, (n, genes): `architecture.active` with one gather a level of gating."""
@@ -134,6 +142,13 @@ def _levels(genes: Sequence[Gene], widest: int) -> tuple[tuple[IntArray, IntArra
     return tuple(levels)
 
 
+def _groups(genes: Sequence[Gene]) -> IntArray:
+    """What comes before the last dot of a gene's name is its place; a name without a dot is a place of its own."""
+    places = [gene.name.rpartition(".")[0] or f".{gene.name}" for gene in genes]
+    number = {place: i for i, place in enumerate(dict.fromkeys(places))}
+    return np.array([number[place] for place in places])
+
+
 def _ranges(genes: Sequence[Gene]) -> dict[str, list[tuple[int, int, int, list[tuple[Gene, int]]]]]:
     """For each choice of a gene that is on: its range among the ways to choose, what it switches on, with its ways."""
     ranges: dict[str, list[tuple[int, int, int, list[tuple[Gene, int]]]]] = {}
@@ -196,6 +211,11 @@ class Asked:
                 kept.append(i)
         return X[kept]
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether every architecture of the space was asked."""
+        return len(self._rows) == self._size
+
     def initial(self) -> IntArray:
         """The next rows, a batch at most, of those that the search was told to begin with."""
         if len(self._waiting) == 0:
@@ -203,6 +223,17 @@ class Asked:
         rows = self.new(self._waiting, at_most=self.batch)
         self._waiting = self._waiting[[key not in self._rows for key in self.keys(self._waiting)]]
         return rows
+
+    def bred(self, n: int, candidates: Callable[[int], IntArray]) -> IntArray:
+        """`n` new rows out of `candidates`, asked for some canonical rows; fresh ones where these are not enough."""
+        rows, missing = [], n
+        for _ in range(MATINGS):
+            if missing == 0:
+                break
+            # a few more than are missing: one child in a hundred is a repeat, and a second mating costs more than rows
+            rows.append(self.new(candidates(missing + missing // 20 + 1), at_most=missing))
+            missing -= len(rows[-1])
+        return np.concatenate([*rows, self.fresh(missing)])
 
     def fresh(self, n: int) -> IntArray:
         """`n` random rows that nobody asked before; fewer, or none, when the space is used up.
@@ -213,11 +244,11 @@ class Asked:
         found = [np.zeros((0, len(self._genome.genes)), dtype=np.int64)]
         missing = n
         for _ in range(3):
-            if missing == 0 or len(self) == self._size:
+            if missing == 0 or self.exhausted:
                 break
             found.append(self.new(self._genome.canonical(self._genome.draw(missing, self._rng)), at_most=missing))
             missing -= len(found[-1])
-        while missing and len(self) < self._size and (numbers := self._stride(max(64, missing))):
+        while missing and not self.exhausted and (numbers := self._stride(max(64, missing))):
             found.append(self.new(self._genome.decode(numbers), at_most=missing))
             missing -= len(found[-1])
         return np.concatenate(found)
@@ -233,6 +264,58 @@ class Asked:
         numbers = [(self._at + k * self._step) % self._size for k in range(min(n, self._size))]
         self._at = (self._at + len(numbers) * self._step) % self._size
         return numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """Rows with what they cost, each architecture once."""
+
+    X: IntArray  # (n, genes), canonical
+    costs: FloatArray  # (n, objectives)
+    violation: FloatArray  # (n,)
+    keys: list[bytes]
+
+    @classmethod
+    def of(cls, genome: Genome, asked: Asked, X: IntArray, costs: FloatArray, violation: FloatArray) -> Told:
+        """The rows as an algorithm is told them, from now on remembered by `asked`.
+
+        Raises ValueError for shapes that do not fit, and for costs of a feasible row that are not finite.
+        """
+        X = genome.check(X)
+        costs, violation = np.asarray(costs, dtype=np.float64), np.asarray(violation, dtype=np.float64)
+        if costs.ndim != 2 or costs.shape[0] != len(X) or violation.shape != (len(X),):
+            raise ValueError(
+                f"{len(X)} rows need costs (rows, objectives) and violation (rows,), "
+                f"got {costs.shape} and {violation.shape}"
+            )
+        if np.isnan(violation).any() or not np.isfinite(costs[violation <= 0]).all():
+            raise ValueError("a feasible row has costs that are not finite: tell a failed row with violation inf")
+        keys = asked.keys(X)
+        asked.add(keys)
+        return cls(X, costs, violation, keys)._latest()
+
+    def __len__(self) -> int:
+        return len(self.X)
+
+    def then(self, later: Told) -> Told:
+        """These rows and those; of equal ones the later costs. Raises ValueError for other objectives."""
+        if later.costs.shape[1] != self.costs.shape[1]:
+            raise ValueError(f"{self.costs.shape[1]} objectives were told before, now {later.costs.shape[1]}")
+        return Told(
+            np.concatenate([self.X, later.X]),
+            np.concatenate([self.costs, later.costs]),
+            np.concatenate([self.violation, later.violation]),
+            self.keys + later.keys,
+        )._latest()
+
+    def take(self, rows: list[int] | slice) -> Told:
+        """Some of the rows."""
+        keys = self.keys[rows] if isinstance(rows, slice) else [self.keys[i] for i in rows]
+        return Told(self.X[rows], self.costs[rows], self.violation[rows], keys)
+
+    def _latest(self) -> Told:
+        latest = {key: i for i, key in enumerate(self.keys)}
+        return self if len(latest) == len(self.keys) else self.take(list(latest.values()))
 
 
 # ---- variation ------------------------------------------------------------------------------------------------------
