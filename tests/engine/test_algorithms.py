@@ -16,12 +16,12 @@ class TestEveryAlgorithm(AlgorithmContract):
 
 
 def test_the_algorithms_are_the_files_of_the_folder() -> None:
-    assert {"nsga2", "random", "exhaustive"} <= set(algorithms.names())
+    assert {"nsga2", "nsga3", "aging", "exhaustive"} <= set(algorithms.names())
 
 
 def test_an_unknown_algorithm_names_the_known_ones() -> None:
-    with pytest.raises(LookupError, match=r"'nsga3'.*exhaustive, nsga2, random"):
-        algorithms.make("nsga3", GENES, population=2, rng=np.random.default_rng(0))
+    with pytest.raises(LookupError, match=r"'nsga4'.*exhaustive, ga, .*nsga2, .*random"):
+        algorithms.make("nsga4", GENES, population=2, rng=np.random.default_rng(0))
 
 
 def test_exhaustive_search_asks_the_whole_space_in_full_chunks() -> None:
