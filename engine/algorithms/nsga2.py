@@ -62,7 +62,7 @@ class Nsga2:
         distance = crowding(np.where(told.violation[:, None] > 0, 0.0, told.costs), rank)
         # chance decides between equals, or the old would always stay
         best = np.lexsort((self._rng.random(len(told)), -distance, rank))[: self._asked.batch]
-        return _Parents(told.take(best.tolist()), rank[best], distance[best])
+        return _Parents(told.take(best), rank[best], distance[best])
 
     def _candidates(self, n: int) -> IntArray:
         parents = self._parents
