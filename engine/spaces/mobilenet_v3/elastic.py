@@ -134,13 +134,15 @@ class ElasticMBConv(nn.Module):
         se: bool,
         activation: str,
         always_expands: bool,
+        ever_expands: bool = True,
     ) -> None:
         super().__init__()
         self.stride = stride
         self.always_expands = always_expands  # no option leaves the expanding convolution out
         self.act = ACTIVATIONS[activation]()
-        self.expand = ElasticConv(in_channels, hidden)
-        self.expand_norm = ElasticNorm(hidden)
+        # weights that no architecture uses would still be trained, kept and digested
+        self.expand = ElasticConv(in_channels, hidden) if ever_expands else None
+        self.expand_norm = ElasticNorm(hidden) if ever_expands else None
         self.depthwise = ElasticDepthwise(hidden, kernels, stride)
         self.depthwise_norm = ElasticNorm(hidden)
         self.se = ElasticSqueezeExcite(hidden) if se else None
@@ -150,7 +152,7 @@ class ElasticMBConv(nn.Module):
     def forward(self, x: Tensor, out_channels: int, hidden: int, kernel: int) -> Tensor:
         """(n, in, h, w) -> (n, out_channels, ceil(h / stride), ceil(w / stride))."""
         y = x
-        if hidden != x.shape[1]:
+        if self.expand is not None and self.expand_norm is not None and hidden != x.shape[1]:
             y = self.act(self.expand_norm(self.expand(x, hidden)))
         y = self.act(self.depthwise_norm(self.depthwise(y, kernel)))
         if self.se is not None:
@@ -161,7 +163,7 @@ class ElasticMBConv(nn.Module):
 
     def copy_to(self, block: MBConv) -> None:
         """Fill a plain MBConv."""
-        if block.expand is not None:
+        if self.expand is not None and self.expand_norm is not None and block.expand is not None:
             self.expand.copy_to(block.expand.conv)
             self.expand_norm.copy_to(block.expand.norm)
         self.depthwise.copy_to(block.depthwise.conv)
@@ -177,10 +179,11 @@ class ElasticMBConv(nn.Module):
 
     def permute_hidden(self, order: Tensor) -> None:
         """Reorder the hidden channels; the full-width function stays the same."""
-        permute(self.expand.weight, order, 0)
+        if self.expand is not None and self.expand_norm is not None:
+            permute(self.expand.weight, order, 0)
+            permute_norm(self.expand_norm, order)
         permute(self.depthwise.weight, order, 0)
-        for norm in (self.expand_norm, self.depthwise_norm):
-            permute_norm(norm, order)
+        permute_norm(self.depthwise_norm, order)
         if self.se is not None:
             permute(self.se.reduce.weight, order, 1)
             permute(self.se.expand.weight, order, 0)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveInt, field_validator, model_validator
 from torch import nn
 
 from hwnas.engine import architecture as arch
@@ -16,6 +17,15 @@ from hwnas.engine.spaces.mobilenet_v3.blocks import make_divisible
 from hwnas.latency.block import Block
 
 Activation = Literal["relu", "hswish"]
+
+
+def _from_small_to_large(options: tuple[int, ...]) -> tuple[int, ...]:
+    if not options or list(options) != sorted(set(options)):
+        raise ValueError(f"list each resolution once, from small to large, got {options}")
+    return options
+
+
+Resolutions = Annotated[tuple[PositiveInt, ...], AfterValidator(_from_small_to_large)]
 
 
 class Stage(BaseModel):
@@ -52,7 +62,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: Literal["mobilenet_v3"] = "mobilenet_v3"
-    resolutions: tuple[PositiveInt, ...]
+    resolutions: Resolutions
     stem_width: PositiveInt = 16
     stem_stride: Literal[1, 2] = 2
     stem_activation: Activation = "hswish"
@@ -61,13 +71,6 @@ class Config(BaseModel):
     head_features: PositiveInt = 128
     head_activation: Activation = "hswish"
     divisor: PositiveInt = 8  # expanded channels are multiples of it
-
-    @field_validator("resolutions")
-    @classmethod
-    def _ascending(cls, options: tuple[int, ...]) -> tuple[int, ...]:
-        if not options or list(options) != sorted(set(options)):
-            raise ValueError(f"list each resolution once, from small to large, got {options}")
-        return options
 
     @model_validator(mode="after")
     def _different_networks(self) -> Config:
@@ -103,6 +106,7 @@ class MobileNetV3Space:
     in_channels: int
     classes: int
     mask: tuple[tuple[bool, ...], ...] | None = None
+    weights: Path | None = None  # a checkpoint of Once-for-All that every supernet begins with
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -139,10 +143,14 @@ class MobileNetV3Space:
         return self.in_channels, resolution, resolution
 
     def supernet(self) -> nn.Module:
-        """A freshly initialised ElasticMobileNetV3."""
+        """An ElasticMobileNetV3, freshly initialised or with the weights of the checkpoint. Raises DataError."""
+        from hwnas.engine.spaces.mobilenet_v3.once_for_all_weights import load_weights, read_weights
         from hwnas.engine.spaces.mobilenet_v3.supernet import ElasticMobileNetV3
 
-        return ElasticMobileNetV3(self)
+        supernet = ElasticMobileNetV3(self)
+        if self.weights is not None:
+            load_weights(supernet, read_weights(self.weights), source=str(self.weights))
+        return supernet
 
     def restrict(self, mask: Sequence[Sequence[bool]]) -> MobileNetV3Space:
         """The same space with only the masked options allowed."""

@@ -42,6 +42,7 @@ class ElasticMobileNetV3(nn.Module):
                         se=stage.se,
                         activation=stage.activation,
                         always_expands=all(config.hidden(w, stage.expansions[0]) != w for w in widths),
+                        ever_expands=any(config.hidden(w, stage.expansions[-1]) != w for w in widths),
                     )
                 )
             self.stages.append(members)
@@ -116,7 +117,8 @@ class ElasticMobileNetV3(nn.Module):
             tied = any(not block.always_expands for block in readers) or self._joined(s) or self._joined(s + 1)
             if tied or len(config.stages[s].widths) == 1:
                 continue
-            convs = [block.expand for block in readers] + ([] if after else [self.head_conv])
+            convs = [block.expand for block in readers if block.expand is not None]
+            convs += [] if after else [self.head_conv]
             importance = torch.stack([conv.weight.abs().sum((0, 2, 3)) for conv in convs]).sum(0)
             order = importance.argsort(descending=True)
             for block in members:
