@@ -10,6 +10,7 @@ import numpy as np
 
 from hwnas.engine.architecture import (
     Architecture,
+    BoolArray,
     FloatArray,
     Gene,
     IntArray,
@@ -106,21 +107,29 @@ class AdditiveCost:
         return to_architecture(row), constant
 
 
-def valid(genes: Sequence[Gene], i: int) -> tuple[tuple[int, ...], FloatArray]:
-    """0 where gene `i` may hold an option given the genes that switch it on, infinity where it may not."""
+def gates(genes: Sequence[Gene], i: int) -> tuple[tuple[int, ...], BoolArray]:
+    """The genes that tell whether gene `i` is on, outermost first, and for which of their options it is."""
     position = {gene.name: k for k, gene in enumerate(genes)}
-    chain, opening = [i], list[frozenset[int]]()
-    while (needs := genes[chain[0]].needs) is not None:
+    chain, opening = list[int](), list[frozenset[int]]()
+    needs = genes[i].needs
+    while needs is not None:
         chain.insert(0, position[needs[0]])
         opening.insert(0, needs[1])
         if 0 not in needs[1]:  # a gate that holds another index than 0 is on: what is above it says no more
             break
-    array = np.full([len(genes[k].options) for k in chain], np.inf)
-    for *gates, option in product(*(range(n) for n in array.shape)):
-        on = all(gate in options for gate, options in zip(gates, opening, strict=True))
-        if option in genes[i].choices if on else option == 0:
-            array[(*gates, option)] = 0
-    return tuple(chain), array
+        needs = genes[chain[0]].needs
+    on = np.zeros([len(genes[k].options) for k in chain], dtype=bool)
+    for indices in product(*(range(n) for n in on.shape)):
+        on[indices] = all(index in options for index, options in zip(indices, opening, strict=True))
+    return tuple(chain), on
+
+
+def valid(genes: Sequence[Gene], i: int) -> tuple[tuple[int, ...], FloatArray]:
+    """0 where gene `i` may hold an option given the genes that switch it on, infinity where it may not."""
+    chain, on = gates(genes, i)
+    options = np.arange(len(genes[i].options))
+    held = np.where(on[..., None], np.isin(options, genes[i].choices), options == 0)
+    return (*chain, i), np.where(held, 0, np.inf)
 
 
 def _width(gene: int, factors: Sequence[tuple[tuple[int, ...], FloatArray]], genes: Sequence[Gene]) -> int:

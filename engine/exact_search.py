@@ -1,0 +1,155 @@
+"""Uses of exact fronts: rows to start from or to evaluate next, and how far a front found is from the best possible."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.stats import kendalltau
+
+from hwnas.engine.additive import AdditiveCost, gates
+from hwnas.engine.architecture import FloatArray, Gene, IntArray, to_architecture
+from hwnas.engine.exact import ExactFront, Limit, exact_front
+from hwnas.engine.front import hypervolume
+
+PENALTIES = np.logspace(-3, 3, 13)  # of ridge regression, for costs of unit variance
+FOLDS = 5
+
+
+def seed_rows(front: ExactFront, n: int) -> IntArray:
+    """`n` rows spread evenly along the front, (n, genes), in its order; all where there are no more.
+
+    The best of each cost first, then again and again the point farthest from those taken, with each cost scaled to
+    0..1 over the front (Gonzalez, Theoretical Computer Science 38, 1985).
+    """
+    if len(front) <= n:
+        return front.X
+    low, high = front.costs.min(0), front.costs.max(0)
+    scaled = (front.costs - low) / np.where(high > low, high - low, 1.0)
+    taken = list(dict.fromkeys(scaled.argmin(0).tolist()))[:n]
+    distance = np.full(len(front), np.inf)
+    for k in range(n):
+        if k == len(taken):
+            taken.append(int(distance.argmax()))
+        distance = np.minimum(distance, np.linalg.norm(scaled - scaled[taken[k]], axis=1))
+    return front.X[sorted(taken)]
+
+
+def additive_surrogate(
+    genes: Sequence[Gene], X: IntArray, values: FloatArray, *, scopes: Sequence[tuple[int, ...]] = ()
+) -> AdditiveCost:
+    """A sum that comes near `values` (n,) of the rows `X` (n, genes): an offset, and one array a gene.
+
+    A gene has an effect of its own for each option, and none while it is off. `scopes` (gene positions) name genes
+    whose combinations matter beyond that, for example those of a slot; a combination not seen adds nothing. Ridge
+    regression; leave-one-out error chooses the penalty. Raises ValueError for fewer than 3 rows or values that are
+    not finite.
+    """
+    if len(X) < 3 or len(X) != len(values) or not np.isfinite(values).all():
+        raise ValueError(f"{len(X)} rows with {int(np.isfinite(values).sum())} finite values: a fit needs 3 at least")
+    from sklearn.linear_model import RidgeCV
+
+    parts = [*_own_effects(genes), *_joint_effects(genes, X, scopes)]
+    columns = [part.array[(..., *X[:, part.scope].T)].T for part in parts]  # each (n, effects)
+    design = np.hstack(columns)
+    scale = float(np.std(values)) or 1.0
+    fitted = RidgeCV(alphas=PENALTIES).fit(design, (values - np.mean(values)) / scale)
+    effects = np.split(scale * fitted.coef_, np.cumsum([column.shape[1] for column in columns])[:-1])
+    offset = float(np.mean(values) + scale * fitted.intercept_)
+    arrays = [np.tensordot(effect, part.array, axes=1) for effect, part in zip(effects, parts, strict=True)]
+    return AdditiveCost(tuple(genes), ((), *(part.scope for part in parts)), (np.array(offset), *arrays))
+
+
+@dataclass(frozen=True, slots=True)
+class _Effects:
+    scope: tuple[int, ...]
+    array: FloatArray  # (effects, options of the scope...) 1 where the effect is there
+
+
+def _own_effects(genes: Sequence[Gene]) -> list[_Effects]:
+    found = []
+    for i, gene in enumerate(genes):
+        chain, on = gates(genes, i)
+        each = np.eye(len(gene.options))[gene.choices]
+        found.append(_Effects((*chain, i), np.multiply.outer(on, each).transpose(len(chain), *range(len(chain)), -1)))
+    return found
+
+
+def _joint_effects(genes: Sequence[Gene], X: IntArray, scopes: Sequence[tuple[int, ...]]) -> list[_Effects]:
+    found = []
+    for scope in scopes:
+        seen = np.unique(X[:, scope], axis=0)
+        array = np.zeros((len(seen), *(len(genes[g].options) for g in scope)))
+        array[(np.arange(len(seen)), *seen.T)] = 1
+        found.append(_Effects(tuple(scope), array))
+    return found
+
+
+def agreement(
+    genes: Sequence[Gene], X: IntArray, values: FloatArray, *, scopes: Sequence[tuple[int, ...]] = ()
+) -> float:
+    """Kendall's rank correlation of `values` with what `additive_surrogate` says of rows it was not fitted to.
+
+    Each fifth row in turn is left out. NaN where a correlation says nothing, for example of equal values.
+    """
+    said = np.zeros(len(X))
+    for fold in range(FOLDS):
+        out = np.arange(len(X)) % FOLDS == fold
+        said[out] = additive_surrogate(genes, X[~out], values[~out], scopes=scopes)(X[out])
+    return float(kendalltau(said, values).statistic)
+
+
+def optimality_gap(found: FloatArray, exact: FloatArray, reference: Sequence[float]) -> float:
+    """Which share of the exact front's hypervolume the rows found have, 0 to 1, under the same costs.
+
+    `found` (n, objectives), `exact` (points, objectives); `reference` bounds both from above. 0.996 says "the front
+    found has 99.6 % of the hypervolume of the exact front", of a surrogate where one of the costs is one: it bounds
+    what searching longer could bring, not the surrogate's own error. Raises ValueError where the exact front has no
+    point below the reference.
+    """
+    whole = hypervolume(exact, reference)
+    if whole <= 0:
+        raise ValueError(f"no point of the exact front is below the reference {tuple(reference)}: move it up")
+    return hypervolume(found, reference) / whole
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """What to evaluate next, and the front that it comes from."""
+
+    X: IntArray  # (n, genes), none of them evaluated
+    front: ExactFront  # of the surrogate, where there is one, and the additive costs after it
+    surrogate: AdditiveCost | None
+    agreement: float | None  # of the surrogate with evaluations that it was not fitted to, Kendall's tau
+
+
+def exact_search(
+    costs: Sequence[AdditiveCost],
+    n: int,
+    *,
+    evaluated: tuple[IntArray, FloatArray] | None = None,
+    limits: Sequence[Limit] = (),
+    scopes: Sequence[tuple[int, ...]] = (),
+    enough: int | None = None,
+    epsilon: float = 0.0,
+) -> Proposal:
+    """`n` rows along the exact front of `costs` and of a surrogate of the errors evaluated, fewer where it has fewer.
+
+    `evaluated` holds rows (m, genes) and their errors (m,), as a journal keeps them. From `enough` of them on (as
+    many as there are genes, 20 at least, if nothing else is said) a sum over genes is fitted to the errors and is
+    the first objective. With fewer, the front is that of `costs` alone: networks that are cheap in one way or the
+    other, whatever their error. Evaluating the rows and calling again searches on, each time with a better surrogate.
+    """
+    genes = costs[0].genes
+    known = np.zeros((0, len(genes)), dtype=np.int64) if evaluated is None else evaluated[0]
+    surrogate, rank = None, None
+    if evaluated is not None and len(known) >= (max(20, len(genes)) if enough is None else enough):
+        surrogate = additive_surrogate(genes, known, evaluated[1], scopes=scopes)
+        rank = agreement(genes, known, evaluated[1], scopes=scopes)
+    objectives = costs if surrogate is None else [surrogate, *costs]
+    front = exact_front(objectives, limits=limits, epsilon=epsilon)
+    seen = {to_architecture(row) for row in known}
+    new = np.array([to_architecture(row) not in seen for row in front.X], dtype=bool)
+    left = ExactFront(front.X[new], front.costs[new], front.labels)
+    return Proposal(seed_rows(left, n), front, surrogate, rank)
