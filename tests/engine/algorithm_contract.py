@@ -14,12 +14,15 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from functools import cache
+from itertools import islice
 
 import numpy as np
 import pytest
 
 from hwnas.engine import algorithms
-from hwnas.engine.architecture import FloatArray, Gene, IntArray, check, restrict, size
+from hwnas.engine.architecture import Architecture, FloatArray, Gene, IntArray, check, restrict, size, to_architecture
+from hwnas.engine.objective import Constraint, Objective
+from hwnas.engine.search import Evaluated, search
 
 GENES = (
     Gene("resolution", (32, 48, 64, 80)),
@@ -57,8 +60,42 @@ def asks(
 
 
 def fingerprint(name: str) -> str:
-    """Hash of everything asked with one seed."""
-    return hashlib.sha256(np.concatenate(list(asks(name, GENES))).tobytes()).hexdigest()
+    """Hash of what is asked with one seed in eight rounds."""
+    return hashlib.sha256(np.concatenate(list(islice(asks(name, GENES), 8))).tobytes()).hexdigest()
+
+
+def outcome(X: IntArray) -> tuple[FloatArray, FloatArray]:
+    """Costs and violation with a third of the rows beyond a limit, which have no costs."""
+    violation = np.maximum(X[:, 0] + X[:, 2] - 3.0, 0)
+    return np.where(violation[:, None] > 0, np.nan, costs_of(X, 2)), violation
+
+
+class Stopped(BaseException):  # like an interrupt, which is no error of the objective
+    """What happens to a process in the middle of a search."""
+
+
+class Supernet:
+    """Two objectives as a journal keeps them: each architecture once, over interruptions."""
+
+    def __init__(self) -> None:
+        self.known: dict[Architecture, FloatArray] = {}
+        self.stops_at = 1000
+
+    def objectives(self) -> list[Objective]:
+        return [Objective(f"cost{k}", "", lambda X, k=k: self._costs(X)[:, k]) for k in range(2)]  # type: ignore[misc]
+
+    def _costs(self, X: IntArray) -> FloatArray:
+        for row in X:
+            if to_architecture(row) not in self.known:
+                if len(self.known) == self.stops_at:
+                    raise Stopped
+                self.known[to_architecture(row)] = costs_of(row[None], 2)[0]
+        return np.array([self.known[to_architecture(row)] for row in X]).reshape(-1, 2)
+
+    def search(self, name: str, *, evaluations: int = 50) -> Evaluated:
+        limit = Constraint("resolution", "px", lambda X: X[:, 0] + X[:, 2] * 1.0, 3.0)
+        algorithm = algorithms.make(name, GENES, population=8, rng=np.random.default_rng(4))
+        return search(algorithm, self.objectives(), evaluations=evaluations, constraints=[limit])
 
 
 @cache
@@ -115,6 +152,62 @@ class AlgorithmContract:
         algorithm.tell(known, costs_of(known, 2), np.zeros(len(known)))
         asked = np.concatenate([known, algorithm.ask(), algorithm.ask()])
         assert len(np.unique(asked, axis=0)) == len(asked)
+
+    def test_told_again_what_it_knew_it_goes_on_as_if_it_had_never_stopped(self, name: str) -> None:
+        never, again = (algorithms.make(name, GENES, population=8, rng=np.random.default_rng(5)) for _ in range(2))
+        told = []
+        for _ in range(4):
+            told.append(never.ask())
+            never.tell(told[-1], *outcome(told[-1]))
+        for X in told:
+            assert (again.ask() == X).all()
+            again.tell(X, *outcome(X))
+        for _ in range(3):
+            X = never.ask()
+            assert (again.ask() == X).all()
+            never.tell(X, *outcome(X))
+            again.tell(X, *outcome(X))
+
+    def test_an_interrupted_search_ends_bit_for_bit_as_if_it_had_not_been(self, name: str) -> None:
+        whole, stopped = Supernet(), Supernet()
+        expected = whole.search(name)
+        for stopped.stops_at in (3, 17):
+            with pytest.raises(Stopped):
+                stopped.search(name)
+        stopped.stops_at = 1000
+        found = stopped.search(name)
+        assert (found.X == expected.X).all()
+        assert found.costs.tobytes() == expected.costs.tobytes()
+        assert list(stopped.known) == list(whole.known)
+
+    def test_what_a_search_returns_keeps_the_limits_and_holds_the_best_that_was_evaluated(self, name: str) -> None:
+        net = Supernet()
+        found = net.search(name)
+        assert len(found) == 50
+        assert len(np.unique(found.X, axis=0)) == 50
+        assert (found.feasible.X[:, 0] + found.feasible.X[:, 2] <= 3).all()
+        assert {to_architecture(row) for row in found.feasible.X} == set(net.known)
+        front = found.feasible.costs[found.feasible.layers()[0]]
+        assert (front.min(0) == np.array(list(net.known.values())).min(0)).all()
+
+    def test_a_population_of_one_is_enough(self, name: str) -> None:
+        algorithm = algorithms.make(name, GENES, population=1, rng=np.random.default_rng(0))
+        for _ in range(12):
+            X = algorithm.ask()
+            assert len(X) == 1
+            algorithm.tell(X, *outcome(X))
+
+    def test_asking_twice_before_telling_gives_other_rows(self, name: str) -> None:
+        algorithm = algorithms.make(name, GENES, population=8, rng=np.random.default_rng(0))
+        algorithm.tell(first := algorithm.ask(), *outcome(first))
+        rows = np.concatenate([first, algorithm.ask(), algorithm.ask()])
+        assert len(np.unique(rows, axis=0)) == len(rows) == 24
+
+    def test_equal_costs_everywhere_are_no_reason_to_fail(self, name: str) -> None:
+        algorithm = algorithms.make(name, GENES, population=8, rng=np.random.default_rng(0))
+        for _ in range(6):
+            X = algorithm.ask()
+            algorithm.tell(X, np.ones((len(X), 2)), np.zeros(len(X)))
 
     def test_a_population_of_none_is_an_error(self, name: str) -> None:
         with pytest.raises(ValueError, match="population of 0"):
