@@ -42,7 +42,7 @@ class Round:
         both = np.concatenate([self.rows, rows])
         order = np.argsort(both)
         joined = np.concatenate([self.costs, costs])[order], np.concatenate([self.violation, violation])[order]
-        return Round(X if len(X) > len(self.X) else self.X, both[order], *joined)
+        return Round(X if len(X) > len(self.X) else self.X, both[order], *joined, self.history)
 
 
 # ---- reading --------------------------------------------------------------------------------------------------------

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import os
 import platform
+import threading
 import time
 import uuid
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from threading import Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
@@ -40,8 +40,8 @@ class Worker:
         self._machine = machine()
         self._watched: dict[str, tuple[int, float]] = {}  # worker -> its counter, and since when that is all it said
         self._done = 0, 0  # of this round, every row before this one has an outcome
-        self._leaving = Event()
-        self._heart = Thread(target=self._beat, name="hwnas worker", daemon=True)
+        self._leaving = threading.Event()
+        self._heart = threading.Thread(target=self._beat, name=self.id, daemon=True)
 
     def __enter__(self) -> Self:
         row = {
@@ -115,8 +115,11 @@ class Worker:
         }
 
     def _lives(self, other: Any) -> bool:  # a row of WORKERS
-        if other["machine"] == self._machine and birth(other["process"]) != other["started"]:
-            return False
+        if other["machine"] == self._machine:
+            if birth(other["process"]) != other["started"]:
+                return False
+            if other["process"] == os.getpid():  # one that could not say that it left
+                return any(thread.name == other["id"] for thread in threading.enumerate())
         beats, since = self._watched.get(other["id"], (None, 0.0))
         if beats != other["beats"]:
             self._watched[other["id"]] = other["beats"], self._clock()

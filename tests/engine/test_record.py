@@ -132,11 +132,12 @@ def test_joined_rounds_are_in_order_and_know_what_is_missing(first: set[int], se
         return ordered, ordered[:, None] * 1.5, ordered * 0.0
 
     X = np.zeros((10, 3), dtype=np.int64)
-    joined = Round(X[:4], *outcomes(first)).joined(X, *outcomes(second - first))
+    joined = Round(X[:4], *outcomes(first), "told").joined(X, *outcomes(second - first))
     assert joined.rows.tolist() == sorted(first | second)
     assert joined.costs[:, 0].tolist() == [row * 1.5 for row in sorted(first | second)]
     assert joined.missing(7).tolist() == [row for row in range(7) if row not in first | second]
     assert len(joined.X) == 10
+    assert joined.history == "told"
 
 
 # ---- going on -------------------------------------------------------------------------------------------------------
@@ -213,6 +214,30 @@ def test_what_differs_from_the_most_similar_search_is_named(journal: Journal) ->
 def test_equal_settings_are_one_search_whatever_their_types() -> None:
     assert identity(seed=3).digest == identity(seed=3).digest
     assert identity(context="a").digest != identity(context="b").digest
+
+
+@pytest.mark.parametrize("rounds_ahead", [1, 3])
+@pytest.mark.parametrize("cheap", [False, True], ids=["shared", "at once"])
+def test_a_process_that_is_overtaken_goes_on_with_what_the_other_left(
+    location: str, monkeypatch: pytest.MonkeyPatch, cheap: bool, rounds_ahead: int
+) -> None:
+    objectives = CHEAP if cheap else OBJECTIVES
+    journal, look, overtaken = Journal(location), SearchRecord._look, []
+
+    def overtake(self: SearchRecord, number: int, X: IntArray) -> Round:
+        stale = look(self, number, X)
+        if self.journal is journal and number not in overtaken:  # between the look and what is done about it
+            overtaken.append(number)
+            other = Journal(location)
+            searched(other, objectives=objectives, constraints=(LIMIT,), evaluations=8 * (number + rounds_ahead - 1))
+            other.close()
+        return stale
+
+    monkeypatch.setattr(SearchRecord, "_look", overtake)
+    found = searched(journal, objectives=objectives, constraints=(LIMIT,))
+    monkeypatch.undo()
+    equal(found, searched(objectives=objectives, constraints=(LIMIT,)))
+    assert overtaken == [1, 2, 3, 4, 5]
 
 
 # ---- refusing -------------------------------------------------------------------------------------------------------
