@@ -10,6 +10,9 @@ import pytest
 import torch
 from torch import nn
 
+from hwnas.engine.spaces.mobilenet_v3.once_for_all_weights import _their_name
+from hwnas.engine.spaces.mobilenet_v3.supernet import ElasticMobileNetV3
+
 
 def their_supernet(width_mult: float = 1.0, classes: int = 1000) -> Any:
     """OFAMobileNetV3 as its checkpoints have it, with random weights, statistics and kernel transforms.
@@ -43,6 +46,15 @@ def their_supernet(width_mult: float = 1.0, classes: int = 1000) -> Any:
         if name.endswith("_matrix"):
             nn.init.normal_(parameter, std=len(parameter) ** -0.5)
     return network.eval()
+
+
+def as_theirs(supernet: ElasticMobileNetV3) -> dict[str, torch.Tensor]:
+    """The tensors of a supernet of ours under the names and in the shapes of the package, without the package."""
+    tensors = {_their_name(name, supernet): tensor.clone() for name, tensor in supernet.state_dict().items()}
+    return {
+        name: tensor.T if name.endswith("_matrix") else tensor[..., None, None] if "feature_mix" in name else tensor
+        for name, tensor in tensors.items()
+    }
 
 
 def pictures(n: int, resolution: int) -> torch.Tensor:

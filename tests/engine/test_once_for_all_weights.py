@@ -18,23 +18,18 @@ from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.dataset import DataError
 from hwnas.engine.evaluation.complexity import block_params
 from hwnas.engine.spaces.mobilenet_v3.once_for_all_encoding import to_encoding
-from hwnas.engine.spaces.mobilenet_v3.once_for_all_weights import _their_name, load_weights, read_weights
+from hwnas.engine.spaces.mobilenet_v3.once_for_all_weights import load_weights, read_weights
 from hwnas.engine.spaces.mobilenet_v3.supernet import ElasticMobileNetV3
 from hwnas.engine.spaces.once_for_all import Config, build, once_for_all_space
-from tests.engine.once_for_all_package import pictures, their_supernet
+from tests.engine.once_for_all_package import as_theirs, pictures, their_supernet
 
 SMALL = once_for_all_space(0.2, resolutions=[32], classes=10)
 
 
 def small_checkpoint() -> dict[str, Tensor]:
-    """The tensors of a random supernet of SMALL under the names of the package."""
+    """The tensors of a random supernet of SMALL as the package would have kept them."""
     torch.manual_seed(5)
-    supernet = ElasticMobileNetV3(SMALL)
-    tensors = {_their_name(name, supernet): tensor.clone() for name, tensor in supernet.state_dict().items()}
-    return {
-        name: tensor.T if name.endswith("_matrix") else tensor[..., None, None] if "feature_mix" in name else tensor
-        for name, tensor in tensors.items()
-    }
+    return as_theirs(ElasticMobileNetV3(SMALL))
 
 
 def loaded(tensors: dict[str, Tensor]) -> nn.Module:
