@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,65 +13,151 @@ import numpy as np
 from hwnas.engine import algorithms
 from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
-from hwnas.engine.architecture import Architecture, FloatArray, IntArray
+from hwnas.engine.algorithms import Known
+from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
+from hwnas.engine.config import ConfigError
+from hwnas.engine.device_costs import Latency
 from hwnas.engine.evaluation.complexity import block_macs, block_params
+from hwnas.engine.fleet import Fleet, Member, worst_share
 from hwnas.engine.front import Front, FrontPoint
-from hwnas.engine.hardware import Latency
-from hwnas.engine.objective import Constraint, Objective
+from hwnas.engine.objective import Constraint, Objective, Quantity, violation
+from hwnas.engine.objectives import Estimate, Predicted, estimate, find
 from hwnas.engine.run import Run, RunError, write_text
 from hwnas.engine.search import Evaluated, Infeasible, hypervolume_trace, search
+from hwnas.latency import Block
 
 
 @dataclass(frozen=True)
 class Limit:
-    """A constraint whose cost rises with an additive one, so that its minimum over the space is known exactly."""
+    """An upper limit, kept with a stated confidence where the cost is predicted."""
 
-    constraint: Constraint
-    additive: AdditiveCost
+    constraint: Constraint  # on the upper confidence bound
+    estimate: Estimate
+    confidence: float
+
+    @classmethod
+    def of(cls, quantity: Quantity, estimate: Estimate, upper: float, *, confidence: float) -> Limit:
+        """`quantity` at most `upper`, as its estimate tells."""
+        unit = estimate.objective.unit
+        return cls(Constraint(str(quantity), unit, estimate.bound(confidence), upper), estimate, confidence)
 
     def check(self) -> None:
-        """Raises Infeasible where no architecture keeps the limit."""
-        fastest, _ = self.additive.minimum()
-        value = float(self.constraint.costs(np.array([fastest]))[0])
-        if value > self.constraint.upper:
-            shown = json.dumps(arch.to_json(self.additive.genes, fastest))
-            raise Infeasible(self.constraint, fastest, value, shown)
+        """Raises Infeasible where it is known that no architecture keeps the limit."""
+        least = self.estimate.least(self.confidence)
+        if least is not None and least[1] > self.constraint.upper:
+            nearest, value = least
+            raise Infeasible(self.constraint, nearest, value, self.shown(nearest))
+
+    def shown(self, architecture: Architecture) -> str:
+        """The architecture, with the confidence of what is said of it."""
+        additive = self.estimate.additive if self.estimate.predicted is None else self.estimate.predicted.additive
+        genes = () if additive is None else additive.genes
+        text = json.dumps(arch.to_json(genes, architecture)) if genes else str(list(architecture))
+        predicted = self.estimate.objective.deviations is not None and self.confidence > 0.5
+        return text + (f" (a bound that holds with {self.confidence:.0%} confidence)" if predicted else "")
+
+
+@dataclass
+class _Sources:
+    """What the objectives of a run are made of."""
+
+    run: Run
+    latencies: Mapping[str, Latency]
+    _sums: dict[Callable[[Block], float], AdditiveCost] = field(default_factory=dict)
+    _predicted: dict[tuple[str, int | None], Predicted] = field(default_factory=dict)
+
+    @property
+    def space(self) -> SearchSpace:
+        return self.run.space
+
+    @property
+    def validation(self) -> int:
+        return len(self.run.data.validation)
+
+    def errors(self, X: IntArray) -> FloatArray:
+        return self.run.evaluator.errors(X)  # loads the supernet only when called
+
+    def sums(self, cost: Callable[[Block], float]) -> AdditiveCost:
+        if cost not in self._sums:
+            self._sums[cost] = AdditiveCost.of(self.space, cost)
+        return self._sums[cost]
+
+    def latency(self, device: str, percentile: int | None) -> Predicted:
+        if (device, percentile) not in self._predicted:
+            self._predicted[device, percentile] = self.latencies[device].predicted(percentile)
+        return self._predicted[device, percentile]
+
+    def energy(self, device: str) -> Predicted:
+        return self.latencies[device].energy()
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a run searches for."""
+    """What a run searches for on one device."""
 
-    objectives: tuple[Objective, ...]
+    device: str
+    objectives: tuple[Objective, ...]  # named as the configuration names them
+    keys: tuple[str, ...]  # the same with their device named: equal keys are one cost on every device's problem
     limits: tuple[Limit, ...]
     latency: Latency
     additive: dict[str, AdditiveCost]
+    figures: tuple[Objective, ...] = ()  # cheap ones that points are told by, beside what every point says
 
     @classmethod
-    def of(cls, run: Run, latency: Latency) -> Problem:
-        """Objectives and limits of the configuration. Raises LookupError for a block without a latency."""
-        section, space = run.config.search, run.space
-        additive = {
-            "latency_ms": latency.additive(),
-            "macs": AdditiveCost.of(space, block_macs),
-            "params": AdditiveCost.of(space, block_params),
-        }
-        costs: dict[str, Callable[[IntArray], FloatArray]] = {**additive}
-        costs["latency_ms"] = latency.costs(additive["latency_ms"])
-        costs["accuracy"] = lambda X: run.evaluator.errors(X)  # noqa: PLW0108  # loads the supernet only when called
-        objectives = tuple(
-            Objective(name, UNITS[name], costs[name], maximised=name == "accuracy") for name in section.objectives
-        )
-        uppers = {"latency_ms": section.max_latency_ms, "macs": section.max_macs, "params": section.max_params}
-        limits = [
-            Limit(Constraint(name, UNITS[name], costs[name], upper), additive[name])
-            for name, upper in uppers.items()
-            if upper is not None
-        ]
+    def of(cls, run: Run, latency: Latency, others: Sequence[Latency] = ()) -> Problem:
+        """Objectives and limits of the configuration, for the device of `latency`; `others` are the run's further ones.
+
+        A quantity that names no device is that of this one; a limit on another device is left to its own problem.
+        Raises ConfigError for a device that is not there, LookupError for a block without a latency, or a table
+        without the percentile or the energy that is asked for.
+        """
+        section, device = run.config.search, latency.device
+        latencies = {each.device: each for each in (latency, *others)}
+        for quantity in (*section.quantities, *section.uppers):
+            if quantity.device is not None and quantity.device not in latencies:
+                raise ConfigError(
+                    f"{quantity}: no device of this run is called {quantity.device!r} (known: {', '.join(latencies)}): "
+                    "correct the name, or add it to [device] devices"
+                )
+        sources = _Sources(run, latencies)
+        made: dict[Quantity, Estimate] = {}
+
+        def placed(quantity: Quantity) -> Quantity:
+            return quantity.on(device) if getattr(find(quantity), "ON_DEVICE", False) else quantity
+
+        def estimated(quantity: Quantity) -> Estimate:
+            where = placed(quantity)
+            if where not in made:
+                made[where] = estimate(sources, where)
+            found = made[where]
+            return replace(found, objective=replace(found.objective, name=str(quantity)))
+
+        objectives = tuple(estimated(quantity).objective for quantity in section.quantities)
+        keys = tuple(str(placed(quantity)) for quantity in section.quantities)
+        uppers = {q: upper for q, upper in section.uppers.items() if q.device in (None, device)}
+        limits = [Limit.of(q, estimated(q), upper, confidence=section.confidence) for q, upper in uppers.items()]
         if latency.failures:
             # an architecture with a block that failed on the device has no latency: no finite limit lets it through
-            limits.append(Limit(Constraint("latency_ms", "ms", costs["latency_ms"], 1e12), additive["latency_ms"]))
-        return cls(objectives, tuple(limits), latency, additive)
+            limits.append(Limit.of(Quantity("latency_ms"), estimated(Quantity("latency_ms")), 1e12, confidence=0.5))
+        additive = {
+            "macs": sources.sums(block_macs),
+            "params": sources.sums(block_params),
+            "latency_ms": latency.additive(),
+        }
+        named = dict.fromkeys([*section.quantities, *uppers])
+        figures = [q for q in named if str(q) not in ("accuracy", "latency_ms", "macs", "params")]
+        return cls(
+            device, objectives, keys, tuple(limits), latency, additive, tuple(estimated(q).objective for q in figures)
+        )
+
+    @property
+    def constraints(self) -> tuple[Constraint, ...]:
+        """The limits as a search takes them."""
+        return tuple(limit.constraint for limit in self.limits)
+
+    def known(self) -> Known:
+        """What an algorithm may find out by itself."""
+        return Known.of(self.objectives, self.constraints, tuple(self.additive.values()))
 
     def seeds(self) -> IntArray:
         """The cheapest architecture by each additive cost, the smallest and the largest, each once."""
@@ -87,6 +174,7 @@ class Problem:
         accuracies = 1 - run.evaluator.errors(X)
         predictions = self.latency.predictor.predict([arch.blocks(run.space, a) for a in architectures])
         macs, params = self.additive["macs"](X), self.additive["params"](X)
+        figures = {objective.name: objective.shown(objective.costs(X)) for objective in self.figures}
         return [
             FrontPoint(
                 architecture=architecture,
@@ -96,38 +184,85 @@ class Problem:
                 latency_std_ms=predictions[i].std_ms,
                 macs=int(macs[i]),
                 params=int(params[i]),
+                figures={name: float(values[i]) for name, values in figures.items()},
             )
             for i, architecture in enumerate(architectures)
         ]
 
 
-UNITS = {"accuracy": "", "latency_ms": "ms", "macs": "MACs", "params": "parameters"}
+def problems_of(run: Run, latencies: Sequence[Latency]) -> tuple[Problem, ...]:
+    """A problem a device, in the given order."""
+    return tuple(Problem.of(run, each, [other for other in latencies if other is not each]) for each in latencies)
 
 
-def search_run(run: Run, problem: Problem, on_told: Callable[[Evaluated], None] | None = None) -> Evaluated:
-    """Search, and leave every candidate in the run's folder. Raises Infeasible before or after the search."""
-    for limit in problem.limits:
-        limit.check()
-    section = run.config.search
-    algorithm = algorithms.make(
-        section.algorithm,
-        run.space.genes,
-        population=section.population,
-        rng=np.random.default_rng([run.config.run.seed, 11]),
-        initial=problem.seeds(),
-    )
-    constraints = [limit.constraint for limit in problem.limits]
+def search_run(
+    run: Run, problems: Problem | Sequence[Problem], on_told: Callable[[Evaluated], None] | None = None
+) -> Evaluated:
+    """Search for one device, or for many at once, and leave every candidate in the run's folder.
+
+    The costs of what is answered are those of all problems, an accuracy once (`part` takes one problem's out).
+    Raises Infeasible before or after the search, for a limit of any device.
+    """
+    problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
+    for problem in problems:
+        for limit in problem.limits:
+            limit.check()
+    section, genes = run.config.search, run.space.genes
+    found = {key: o for problem in problems for key, o in zip(problem.keys, problem.objectives, strict=True)}
+    keys = columns_of(problems)
+    makers = [
+        algorithms.make(
+            section.algorithm,
+            genes,
+            population=section.population,
+            # one device searches as it always did; of many, each has a stream of its own
+            rng=np.random.default_rng([run.config.run.seed, 11] + ([number] if number else [])),
+            initial=problem.seeds(),
+            known=problem.known(),
+        )
+        for number, problem in enumerate(problems)
+    ]
+    if len(problems) == 1:
+        algorithm, constraints = makers[0], list(problems[0].constraints)
+    else:
+        members = [
+            Member(maker, tuple(keys.index(key) for key in problem.keys), partial(violation, problem.constraints))
+            for maker, problem in zip(makers, problems, strict=True)
+        ]
+        algorithm = fleet = Fleet(members)
+        constraints = [Constraint("limits", "", lambda X: 1 + fleet.violation(X), 1.0)]
     evaluated = search(
-        algorithm, problem.objectives, evaluations=section.evaluations, constraints=constraints, on_told=on_told
+        algorithm,
+        [replace(objective, name=key) for key, objective in found.items()],
+        evaluations=section.evaluations,
+        constraints=constraints,
+        on_told=on_told,
     )
-    if len(evaluated.feasible) == 0:
-        nearest = arch.to_architecture(evaluated.X[int(np.argmin(evaluated.violation))])
-        row = np.array([nearest])
-        worst = max(constraints, key=lambda c: float(c.costs(row)[0]) / c.upper)
-        shown = json.dumps(arch.to_json(run.space.genes, nearest))
-        raise Infeasible(worst, nearest, float(worst.costs(row)[0]), f"{shown}, with all limits at once")
-    _write(run.search_path, evaluated, [objective.name for objective in problem.objectives])
+    for problem in problems:
+        _refuse_infeasible(run, problem, part(evaluated, problem, keys))
+    _write(run.search_path, evaluated, keys)
     return evaluated
+
+
+def columns_of(problems: Sequence[Problem]) -> tuple[str, ...]:
+    """Names of the costs of a search for these problems, in order: one that several share is there once."""
+    return tuple(dict.fromkeys(key for problem in problems for key in problem.keys))
+
+
+def part(evaluated: Evaluated, problem: Problem, keys: Sequence[str]) -> Evaluated:
+    """What a search, whose columns are `keys`, found for one problem: its own costs and limits."""
+    columns = [list(keys).index(key) for key in problem.keys]
+    return Evaluated(evaluated.X, evaluated.costs[:, columns], violation(problem.constraints, evaluated.X))
+
+
+def _refuse_infeasible(run: Run, problem: Problem, evaluated: Evaluated) -> None:
+    if len(evaluated.feasible):
+        return
+    nearest = arch.to_architecture(evaluated.X[int(np.argmin(evaluated.violation))])
+    row = np.array([nearest])
+    worst = max(problem.constraints, key=lambda c: float(c.costs(row)[0]) / c.upper)
+    shown = json.dumps(arch.to_json(run.space.genes, nearest))
+    raise Infeasible(worst, nearest, float(worst.costs(row)[0]), f"{shown}, with all limits at once")
 
 
 def candidates(evaluated: Evaluated, n: int) -> list[Architecture]:
@@ -143,37 +278,87 @@ def candidates(evaluated: Evaluated, n: int) -> list[Architecture]:
 
 
 def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
-    """The predicted front, with the runners-up that verification will look at too."""
-    trace = hypervolume_trace(evaluated)
+    """The predicted front, with the runners-up that verification will look at too.
+
+    `evaluated` is what was found for this problem alone. Where there are limits, as many candidates again are kept
+    to stand in for those that turn out to break one.
+    """
+    n = run.config.verify.candidates
+    chosen = candidates(evaluated, 2 * n if problem.limits else n)
     provenance = {
         **run.provenance(),
+        **_search_provenance(run, evaluated, [objective.name for objective in problem.objectives]),
+        "device_name": problem.device,
         "modelled": problem.latency.modelled,
+        "maximised": [objective.name for objective in problem.objectives if objective.maximised],
+        "limits": {limit.constraint.name: limit.constraint.upper for limit in problem.limits},
+        "confidence": run.config.search.confidence,
+    }
+    return Front.of(problem.points(run, chosen), provenance=provenance)
+
+
+def fleet_front(run: Run, problems: Sequence[Problem], evaluated: Evaluated) -> Front:
+    """The front of accuracy and of latency on the device where it is worst, beside the largest network's there.
+
+    Of subnets that keep the limits of every device. A point's latency is that of its worst device; its figures have
+    `latency_share`, which the front compares, and the latency on each device.
+    """
+    X = evaluated.X[np.all([violation(problem.constraints, evaluated.X) <= 0 for problem in problems], axis=0)]
+    names = [problem.device for problem in problems]
+    if not len(X):
+        raise RunError(f"no subnet that was evaluated keeps the limits of all of {', '.join(names)}: raise one of them")
+    predicted = [problem.latency.predicted() for problem in problems]
+    largest = np.array([arch.extreme(run.space.genes, largest=True)])
+    of_largest = [float(each.costs(largest)[0]) for each in predicted]
+    share = worst_share([each.costs for each in predicted], of_largest)
+    costs = np.stack([run.evaluator.errors(X), share(X)], axis=1)
+    found = Evaluated(X, costs, np.zeros(len(X)))
+    points = []
+    for architecture in candidates(found, run.config.verify.candidates):
+        row = np.array([architecture])
+        latencies = [float(each.costs(row)[0]) for each in predicted]
+        worst = problems[int(np.argmax(np.divide(latencies, of_largest)))]
+        (point,) = worst.points(run, [architecture])
+        by_name = {f"latency_ms@{name}": latency_ms for name, latency_ms in zip(names, latencies, strict=True)}
+        points.append(replace(point, figures={"latency_share": float(share(row)[0]), **by_name}))
+    provenance = {
+        **run.provenance(),
+        **_search_provenance(run, found, ["accuracy", "latency_share"]),
+        "evaluations": len(evaluated),
+        "devices": names,
+        "modelled": all(problem.latency.modelled for problem in problems),
+        "maximised": ["accuracy"],
+    }
+    return Front.of(points, provenance=provenance)
+
+
+def _search_provenance(run: Run, evaluated: Evaluated, objectives: list[str]) -> dict[str, object]:
+    return {
         "algorithm": run.config.search.algorithm,
-        "objectives": list(run.config.search.objectives),
+        "objectives": objectives,
         "evaluations": len(evaluated),
         "feasible": len(evaluated.feasible),
-        "limits": {limit.constraint.name: limit.constraint.upper for limit in problem.limits},
-        "hypervolume_trace": asdict(trace),
+        "hypervolume_trace": asdict(hypervolume_trace(evaluated)),
     }
-    return Front.of(problem.points(run, candidates(evaluated, run.config.verify.candidates)), provenance=provenance)
 
 
-def read_search(path: Path) -> Evaluated:
-    """The candidates that the last search left. Raises RunError."""
+def read_search(path: Path) -> tuple[tuple[str, ...], Evaluated]:
+    """The candidates that the last search left, and the names of their costs with devices. Raises RunError."""
     if not path.exists():
         raise RunError(f"{path}: no search yet: run `hwnas search` first")
     try:
         data = json.loads(path.read_text(encoding="utf-8"))
         costs = np.array(data["costs"], dtype=np.float64)
-        return Evaluated(np.array(data["architectures"], dtype=np.int64), costs, np.array(data["violation"]))
+        X, broken = np.array(data["architectures"], dtype=np.int64), np.array(data["violation"])
+        return tuple(map(str, data["objectives"])), Evaluated(X, costs, broken)
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not a whole search ({error!r}): run `hwnas search` again") from error
 
 
-def _write(path: Path, evaluated: Evaluated, names: list[str]) -> None:
+def _write(path: Path, evaluated: Evaluated, names: Sequence[str]) -> None:
     costs = [[None if np.isnan(value) else value for value in row] for row in evaluated.costs.tolist()]
     data = {
-        "objectives": names,
+        "objectives": list(names),
         "architectures": evaluated.X.tolist(),
         "costs": costs,
         "violation": [value if np.isfinite(value) else 1e300 for value in evaluated.violation.tolist()],

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from dataclasses import dataclass
+from collections import Counter
+from dataclasses import dataclass, replace
 from math import ceil
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
 
 from hwnas.devices import Protocol
 from hwnas.devices.measurement import TAIL_RUNS
 from hwnas.devices.plugins import load_plugin, plugin_names
-from hwnas.engine import algorithms, spaces, tasks
+from hwnas.engine import algorithms, objectives, spaces, tasks
+from hwnas.engine.objective import Quantity, fewest_runs
 from hwnas.engine.training import criteria, samplers
 from hwnas.engine.training.trainer import TrainingConfig
 from hwnas.latency import predictors
@@ -22,6 +24,9 @@ from hwnas.latency import predictors
 
 class ConfigError(ValueError):
     """A configuration that cannot be used; the message is one line with the cure."""
+
+
+Limit = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
 class _Section(BaseModel):
@@ -50,6 +55,7 @@ class DeviceSection(_Section):
     """Which device, and how networks are timed on it."""
 
     name: str = "host"
+    devices: tuple[str, ...] = ()  # more of them, for which the same run finds fronts
     rounds: PositiveInt = 20  # at least
     max_rounds: NonNegativeInt = 40  # for what is not known to `precision` yet
     precision: PositiveFloat = 0.02  # half the 95 % interval of a median, relative to it
@@ -63,9 +69,14 @@ class DeviceSection(_Section):
     workers: PositiveInt | None = None  # compiling processes; all cores if not given
     compile_timeout_s: PositiveFloat = 180
 
-    def protocol(self, seed: int, *, threads: int = 1) -> Protocol:
-        """The measurement protocol on a device that runs `threads` threads."""
-        fewest = ceil(TAIL_RUNS / self.repeats) if self.percentiles else 1
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Every device of the run, each once."""
+        return tuple(dict.fromkeys((self.name, *self.devices)))
+
+    def protocol(self, seed: int, *, threads: int = 1, runs: int = 1) -> Protocol:
+        """The measurement protocol on a device that runs `threads` threads, with so many runs at least."""
+        fewest = ceil(max(runs, TAIL_RUNS if self.percentiles else 1) / self.repeats)
         return Protocol(
             rounds=max(self.rounds, fewest),
             max_rounds=self.max_rounds,
@@ -95,13 +106,27 @@ class SearchSection(_Section):
     """How the space is searched."""
 
     algorithm: str = "nsga2"
-    objectives: tuple[Literal["accuracy", "latency_ms", "macs", "params"], ...] = ("accuracy", "latency_ms")
+    objectives: tuple[str, ...] = ("accuracy", "latency_ms")
     evaluations: PositiveInt = 400
     population: PositiveInt = 40
     calibration_images: PositiveInt = 256  # for BatchNorm
+    limits: dict[str, Limit] = {}  # upper, on any objective but accuracy: "latency_ms@pi:p99" = 16
+    confidence: float = Field(0.95, ge=0.5, lt=1)  # that a limit on something predicted holds; 0.5: by the prediction
     max_latency_ms: PositiveFloat | None = None
     max_macs: PositiveFloat | None = None
     max_params: PositiveFloat | None = None
+
+    @property
+    def quantities(self) -> tuple[Quantity, ...]:
+        """The objectives, in order. Raises ValueError for text that names none."""
+        return tuple(map(Quantity.parse, self.objectives))
+
+    @property
+    def uppers(self) -> dict[Quantity, float]:
+        """Every limit; the keys max_... go before those of the same name in `limits`. Raises ValueError."""
+        keys = {"latency_ms": self.max_latency_ms, "macs": self.max_macs, "params": self.max_params}
+        named = {Quantity.parse(text): upper for text, upper in self.limits.items()}
+        return {**named, **{Quantity(name): upper for name, upper in keys.items() if upper is not None}}
 
 
 class VerifySection(_Section):
@@ -110,6 +135,9 @@ class VerifySection(_Section):
     candidates: PositiveInt = 24
     rounds: PositiveInt = 40
     repeats: PositiveInt = 5
+    confidence: float = Field(0.95, ge=0.5, lt=1)  # that a difference in latency is more than noise
+    other_images: bool = False  # a difference in accuracy has to hold on other images than those of the test split too
+    replacements: NonNegativeInt = 4  # visits at most for candidates that stand in for those that broke a limit
 
 
 class _File(_Section):
@@ -146,6 +174,52 @@ class RunConfig:
         """Where the run's files lie."""
         return self.run.folder / self.run.name
 
+    @property
+    def percentile(self) -> int | None:
+        """The farthest percentile that an objective or a limit names."""
+        named = (*self.search.quantities, *self.search.uppers)
+        return max((each.percentile for each in named if each.percentile is not None), default=None)
+
+    def with_device(self, name: str) -> RunConfig:
+        """The run with `name` as its first device; one that it does not have becomes its only one."""
+        known = self.device.names
+        others = tuple(other for other in known if other != name) if name in known else ()
+        return replace(self, device=self.device.model_copy(update={"name": name, "devices": others}))
+
+    def protocol(self, *, threads: int = 1) -> Protocol:
+        """How networks are timed: often enough for every percentile that the run names."""
+        runs = 1 if self.percentile is None else fewest_runs(self.percentile)
+        return self.device.protocol(self.run.seed, threads=threads, runs=runs)
+
+    def check_quantities(self, source: str) -> None:
+        """Raises ConfigError for objectives and limits that this run cannot have; `source` names it."""
+        for where, texts in (("objectives", self.search.objectives), ("limits", self.search.limits)):
+            for text in texts:
+                try:
+                    self._check_quantity(text, limited=where == "limits")
+                except (ValueError, LookupError) as error:
+                    raise ConfigError(f"{source}: search.{where}: {text!r}: {error}") from error
+        if not self.search.objectives:
+            raise ConfigError(
+                f'{source}: search.objectives is empty: name one at least, e.g. ["accuracy", "latency_ms"]'
+            )
+        if len(self.device.names) > 1 and "fleet" in self.device.names:
+            raise ConfigError(f"{source}: device.devices: 'fleet' names the front of all devices: rename that device")
+        twice = [each for each, n in Counter(map(str, self.search.quantities)).items() if n > 1]
+        if twice:
+            raise ConfigError(f"{source}: search.objectives holds {twice[0]!r} twice: remove one")
+
+    def _check_quantity(self, text: str, *, limited: bool) -> None:
+        quantity = Quantity.parse(text)
+        module = objectives.find(quantity)
+        if limited and not getattr(module, "LIMITED", True):
+            raise ValueError("it has no upper limit that a search can keep: choose by `hwnas front pick` instead")
+        if quantity.device is not None and quantity.device not in self.device.names:
+            raise LookupError(
+                f"no device of this run is called {quantity.device!r} (known: {', '.join(self.device.names)}): correct "
+                "the name, or add it to [device] devices"
+            )
+
 
 def read_config(path: Path) -> RunConfig:
     """The configuration in a TOML file. Raises ConfigError."""
@@ -171,7 +245,7 @@ def parse_config(text: str, *, source: str) -> RunConfig:
     ):
         if name not in plugin_names(package):
             raise ConfigError(f"{source}: {key} = {name!r}: choose from {', '.join(plugin_names(package))}")
-    return RunConfig(
+    config = RunConfig(
         run=file.run,
         task=_plugin_config(tasks, file.task, source, "task"),
         data=file.data,
@@ -183,6 +257,8 @@ def parse_config(text: str, *, source: str) -> RunConfig:
         verify=file.verify,
         text=text,
     )
+    config.check_quantities(source)
+    return config
 
 
 def _plugin_config(package: ModuleType, section: dict[str, Any], source: str, name: str) -> BaseModel:

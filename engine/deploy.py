@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
 from hwnas.devices import Fingerprint, Protocol
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.candidates import read_search
+from hwnas.engine.device_costs import Latency, measured_networks
 from hwnas.engine.export import ExportRecord, Origin, export_point, folder_name
 from hwnas.engine.front import Front
-from hwnas.engine.hardware import Bench, Latency, latency_of, measured_networks, table_quality
+from hwnas.engine.hardware import Bench, latency_of, table_quality
 from hwnas.engine.report import Candidates, HypervolumeTrace, NetworkCheck, ReportData, TableSummary
 from hwnas.engine.run import Run, RunError
 from hwnas.engine.search import hypervolume_trace
@@ -82,17 +84,16 @@ def report_data(run: Run, table: LatencyTable, *, commands: tuple[str, ...]) -> 
     """What the run's report shows."""
     front = run.front()
     latency = latency_of(run, table)
-    names = list(run.config.search.objectives)
     trace = candidates = None
-    if {"accuracy", "latency_ms"} <= set(names) and run.search_path.exists():
-        evaluated = read_search(run.search_path)
-        accuracy, latency_ms = names.index("accuracy"), names.index("latency_ms")
+    names, evaluated = read_search(run.search_path) if run.search_path.exists() else ((), None)
+    latency_name = f"latency_ms@{run.config.device.name}"
+    if evaluated is not None and {"accuracy", latency_name} <= set(names):
+        pair = [names.index(latency_name), names.index("accuracy")]
+        evaluated = replace(evaluated, costs=evaluated.costs[:, pair])
         kept = evaluated.feasible
-        candidates = Candidates(kept.costs[:, latency_ms], 1 - kept.costs[:, accuracy])
+        candidates = Candidates(kept.costs[:, 0], 1 - kept.costs[:, 1])
         found = hypervolume_trace(evaluated)
-        trace = HypervolumeTrace(
-            found.evaluations, found.share, found.reference[latency_ms], 1 - found.reference[accuracy]
-        )
+        trace = HypervolumeTrace(found.evaluations, found.share, found.reference[0], 1 - found.reference[1])
     return ReportData(
         title=f"hwnas: {run.config.run.name}",
         front=front,

@@ -80,6 +80,7 @@ class FrontPoint:
     weight_bytes: int | None = None
     peak_memory_bytes: int | None = None  # of activations, inputs and outputs in the compiled network
     energy_mj: float | None = None  # of one run, where a counter or a model says so
+    figures: Mapping[str, float] = field(default_factory=dict)  # what else is weighed or limited, by name
     verified: bool = False
 
     def __post_init__(self) -> None:
@@ -106,8 +107,17 @@ class FrontPoint:
 
     @property
     def costs(self) -> tuple[float, float]:
-        """What dominance compares: latency in ms and 1 - accuracy."""
+        """What most fronts compare: latency in ms and 1 - accuracy."""
         return self.known_latency_ms, 1 - self.known_accuracy
+
+    def value(self, objective: str) -> float:
+        """What is known of an objective, measured before predicted. Raises LookupError."""
+        if objective in self.figures:
+            return self.figures[objective]
+        known = {"accuracy": "known_accuracy", "latency_ms": "known_latency_ms", "macs": "macs", "params": "params"}
+        if objective not in known:
+            raise LookupError(f"{self.architecture} has no figure for {objective!r} (known: {', '.join(self.figures)})")
+        return float(getattr(self, known[objective]))
 
     def to_json(self) -> dict[str, Any]:
         """Plain values; `architecture` is what a person reads, `indices` what a program does."""
@@ -118,6 +128,7 @@ class FrontPoint:
             "architecture": dict(data.pop("genes")),
             "indices": indices,
             **data,
+            "figures": dict(self.figures),
             "latency_ci_ms": None if ci is None else list(ci),
         }
 
@@ -168,11 +179,12 @@ class Front:
         ordered = sorted(latest.values(), key=lambda point: (*point.costs, point.architecture))
         verified = any(point.verified for point in ordered)
         candidates = [point for point in ordered if point.verified == verified]
-        best = non_dominated(np.array([point.costs for point in candidates]).reshape(-1, 2))
+        weighed = cls(tuple(candidates), (), dict(provenance or {}))
+        best = non_dominated(weighed.costs).tolist() if candidates else []
         front = tuple(point for point, is_best in zip(candidates, best, strict=True) if is_best)
         held = {point.architecture for point in front}
         rest = tuple(point for point in ordered if point.architecture not in held)
-        return cls(front, rest, dict(provenance or {}))
+        return cls(front, rest, weighed.provenance)
 
     @property
     def modelled(self) -> bool:
@@ -182,13 +194,29 @@ class Front:
         return bool(said or self.provenance.get("modelled"))
 
     @property
+    def objectives(self) -> tuple[str, ...]:
+        """What the points are compared by, as the provenance says; latency and accuracy where it says nothing."""
+        return tuple(self.provenance.get("objectives") or ("latency_ms", "accuracy"))
+
+    @property
+    def tied(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of places, counted from 1, of points that only noise tells apart, where verification said so."""
+        return tuple((int(i), int(j)) for i, j in self.provenance.get("tied", ()))
+
+    @property
     def costs(self) -> FloatArray:
-        """Latency in ms and 1 - accuracy of each point, (n, 2)."""
-        return np.array([point.costs for point in self.points], dtype=np.float64).reshape(-1, 2)
+        """Each objective of each point, minimised, (n, objectives): latency in ms and 1 - accuracy of most fronts."""
+        gains = self.provenance.get("maximised") or ("accuracy",)
+        rows = [
+            [1 - point.value(name) if name in gains else point.value(name) for name in self.objectives]
+            for point in self.points
+        ]
+        return np.array(rows, dtype=np.float64).reshape(len(rows), len(self.objectives))
 
     def hypervolume(self, *, latency_ms: float, accuracy: float) -> float:
         """Area dominated up to a reference latency and accuracy, in ms."""
-        return hypervolume(self.costs, (latency_ms, 1 - accuracy))
+        costs = np.array([point.costs for point in self.points], dtype=np.float64).reshape(-1, 2)
+        return hypervolume(costs, (latency_ms, 1 - accuracy))
 
     def knee(self) -> FrontPoint:
         """The point after which accuracy gets dear. Raises LookupError for an empty front."""
@@ -233,12 +261,13 @@ class Front:
         }
 
     def to_frame(self) -> pd.DataFrame:
-        """A row a point and a column a field and a gene (`gene.NAME`, empty where it is off)."""
+        """A row a point and a column a field, a gene (`gene.NAME`, empty where it is off) and a figure."""
         rows = []
         for point in self.points:
             row = point.to_json()
             low, high = point.latency_ci_ms or (None, None)
             genes = {f"gene.{name}": value for name, value in row.pop("architecture").items()}
+            genes |= {f"figure.{name}": value for name, value in row.pop("figures").items()}
             indices = " ".join(map(str, row.pop("indices")))
             del row["latency_ci_ms"]
             rows.append({**row, "latency_ci_low_ms": low, "latency_ci_high_ms": high, "indices": indices, **genes})

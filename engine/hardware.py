@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from math import inf
 from pathlib import Path
-from typing import cast
 
 import numpy as np
 from torch import nn
@@ -18,27 +18,23 @@ from hwnas.devices.compile import Compiler
 from hwnas.devices.registry import Registry, registry_path
 from hwnas.devices.runners import board_count, open_runner
 from hwnas.engine import architecture as arch
-from hwnas.engine.additive import AdditiveCost
-from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
+from hwnas.engine.architecture import Architecture, FloatArray, SearchSpace
+from hwnas.engine.device_costs import Latency as Latency  # noqa: PLC0414  # who opens a table asks next
+from hwnas.engine.device_costs import measured_networks, steady_percentile_ms
 from hwnas.engine.evaluation.complexity import block_macs
-from hwnas.engine.run import Run, RunError
+from hwnas.engine.run import Run
 from hwnas.latency import (
-    AdditivePredictor,
     Block,
     BuildReport,
     Coverage,
     LatencyTable,
     Network,
-    NetworkRow,
     PredictionQuality,
     build,
     coverage,
-    predictor_for,
     split_noise_floor,
 )
 from hwnas.latency.builder import Event
-from hwnas.latency.predictors import Miss
-from hwnas.latency.rows import NetworkRole
 
 
 @dataclass(frozen=True)
@@ -72,10 +68,10 @@ def find_device(name: str) -> Device:
 
 
 @contextmanager
-def open_bench(run: Run) -> Iterator[Bench]:
-    """The run's device, open; given back at the end. Raises DeviceError."""
+def open_bench(run: Run, name: str | None = None) -> Iterator[Bench]:
+    """The run's device called `name`, its first if none is named, open; given back at the end. Raises DeviceError."""
     section = run.config.device
-    device = find_device(section.name)
+    device = find_device(name or section.name)
     compiler = Compiler(
         device.target,
         cache=run.config.run.cache,
@@ -87,7 +83,7 @@ def open_bench(run: Run) -> Iterator[Bench]:
         runner = open_runner(device, compiler=compiler.versions())
         try:
             boards = min(board_count(device), section.boards or sys.maxsize)
-            protocol = section.protocol(run.config.run.seed, threads=device.threads)
+            protocol = run.config.protocol(threads=device.threads)
             yield Bench(device, runner, compiler, runner.fingerprint(), protocol, max(1, boards))
         finally:
             runner.close()
@@ -154,40 +150,6 @@ def assemble(recipes: Sequence[Callable[[], nn.Module]]) -> nn.Module:
     return nn.Sequential(*(recipe() for recipe in recipes))
 
 
-@dataclass(frozen=True)
-class Latency:
-    """Latency of a population on one device, in ms, with its uncertainty."""
-
-    space: SearchSpace
-    predictor: AdditivePredictor
-    failures: dict[Block, str]
-    modelled: bool = False  # a formula answered, no device was measured
-
-    @classmethod
-    def of(cls, space: SearchSpace, table: LatencyTable, *, predictor: str, estimate: bool = False) -> Latency:
-        """The predictor over the table, fitted on its "fit" networks; `estimate` fills gaps, and widens intervals."""
-        miss: Miss | None = "estimate" if estimate else None
-        fitted = cast(AdditivePredictor, predictor_for(table, name=predictor, miss=miss))
-        if not hasattr(fitted, "block_ms"):
-            raise RunError(
-                f"table.predictor = {predictor!r} does not tell what a block adds, and a search has to know: choose "
-                "corrected, kernels or residual"
-            )
-        failures = table.failures()
-        fitted.fit(table.measured("fit"))
-        return cls(space, fitted, failures, table.modelled)
-
-    def additive(self) -> AdditiveCost:
-        """The sum that the predictor corrects; infinite where a block failed. Raises LookupError for a gap."""
-        return AdditiveCost.of(
-            self.space, lambda block: np.inf if block in self.failures else self.predictor.block_ms(block)
-        )
-
-    def costs(self, additive: AdditiveCost) -> Callable[[IntArray], FloatArray]:
-        """Population -> ms."""
-        return lambda X: self.predictor.correct(additive(X))
-
-
 def table_quality(run: Run, table: LatencyTable) -> PredictionQuality | None:
     """How wrong the table is about networks it was not fitted on; None where none was measured or blocks lack."""
     gaps = run.config.table.miss != "estimate" and table.missing(arch.every_block(run.space))
@@ -216,18 +178,37 @@ def quality(table: LatencyTable, latency: Latency) -> PredictionQuality | None:
     )
 
 
-def measured_networks(table: LatencyTable, role: NetworkRole | None = None) -> list[tuple[NetworkRow, Measurement]]:
-    """Whole networks that ran, of one role or of both, with their runs."""
-    rows = table.networks(role)
-    return [(row, row.evidence.result) for row in rows if isinstance(row.evidence.result, Measurement)]
-
-
 @dataclass(frozen=True, slots=True)
 class Visit:
     """Networks timed later than the table, with some of the table's own between them."""
 
     results: tuple[Measurement | RunFailure, ...]
-    speed: float | None  # time the table's networks take now, over what they took then; None where none was timed
+    anchors: tuple[tuple[Measurement, Measurement], ...] = ()  # the table's networks: (now, then)
+    scale: float = 1.0  # of the table, by which "then" is to be multiplied
+
+    @property
+    def speed(self) -> float | None:
+        """Time the table's networks take now, over what the table says; None where none was timed."""
+        ratios = self.ratios()
+        return float(np.median(ratios)) if len(ratios) else None
+
+    def ratios(self, percentile: int | None = None) -> FloatArray:
+        """Time each of the table's networks takes now over what the table says, at a percentile of its steady runs."""
+        q = 50 if percentile is None else percentile
+        pairs = [(steady_percentile_ms(now, q), steady_percentile_ms(then, q)) for now, then in self.anchors]
+        return np.array([now / (self.scale * then) for now, then in pairs], dtype=np.float64)
+
+    def spread(self, percentile: int | None = None) -> tuple[float, float]:
+        """(relative standard deviation, its degrees of freedom) of a figure from one visit to another.
+
+        A network that is loaded anew lies elsewhere in memory and takes a little more or less, by more than its runs
+        scatter within a visit: what the table's networks do about their common speed tells by how much. (0, infinite)
+        where fewer than two were timed.
+        """
+        ratios = self.ratios(percentile)
+        if len(ratios) < 2:
+            return 0.0, inf
+        return float(np.std(np.log(ratios), ddof=1)), len(ratios) - 1
 
 
 def visit(bench: Bench, table: LatencyTable, libraries: Sequence[Path], protocol: Protocol) -> Visit:
@@ -235,16 +216,15 @@ def visit(bench: Bench, table: LatencyTable, libraries: Sequence[Path], protocol
 
     An anchor needs its library in the compiler's cache; nothing is compiled for it.
     """
-    scale = table.scale
     anchors = [
-        (path, scale * measured.latency_ms)
+        (path, measured)
         for row, measured in measured_networks(table, "fit")
         if row.evidence.artefact is not None and (path := bench.compiler.library(row.evidence.artefact)) is not None
     ]
     results = bench.runner.time([*libraries, *(path for path, _ in anchors)], protocol)
-    ratios = [
-        now.latency_ms / then_ms
-        for now, (_, then_ms) in zip(results[len(libraries) :], anchors, strict=True)
+    pairs = [
+        (now, then)
+        for now, (_, then) in zip(results[len(libraries) :], anchors, strict=True)
         if isinstance(now, Measurement)
     ]
-    return Visit(tuple(results[: len(libraries)]), float(np.median(ratios)) if ratios else None)
+    return Visit(tuple(results[: len(libraries)]), tuple(pairs), table.scale)

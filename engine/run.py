@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -60,8 +61,13 @@ class Run:
 
     @property
     def front_path(self) -> Path:
-        """The front, as JSON."""
-        return self.folder / "front.json"
+        """The front, as JSON; of the run's first device where it has many."""
+        return self._of_device("front.json")
+
+    @property
+    def fleet_path(self) -> Path:
+        """The front over all devices of the run, as JSON."""
+        return self.folder / "front.fleet.json"
 
     @property
     def search_path(self) -> Path:
@@ -71,17 +77,29 @@ class Run:
     @property
     def measurements_path(self) -> Path:
         """Raw runs of the last verification, as JSON."""
-        return self.folder / "front_runs.json"
+        return self._of_device("front_runs.json")
 
     @property
     def export_folder(self) -> Path:
         """A folder a point of the verified front."""
-        return self.folder / "export"
+        return self._of_device("export")
 
     @property
     def report_path(self) -> Path:
         """The report, one HTML file."""
-        return self.folder / "report.html"
+        return self._of_device("report.html")
+
+    def _of_device(self, name: str) -> Path:
+        """A file of a device: `front.json` alone, `front.pi.json` among many."""
+        stem, dot, suffix = name.partition(".")
+        device = self.config.device
+        return self.folder / (f"{stem}.{device.name}{dot}{suffix}" if len(device.names) > 1 else name)
+
+    def on(self, device: str) -> Run:
+        """This run with another of its devices as the first: what is loaded already is shared."""
+        run = copy(self)
+        run.config = self.config.with_device(device)
+        return run
 
     def begin(self) -> None:
         """Make the folder with the configuration in it and set torch's threads. Raises RunError where it cannot."""
@@ -155,19 +173,18 @@ class Run:
 
     def front(self) -> Front:
         """The front that the last search or verification left. Raises RunError."""
-        if not self.front_path.exists():
-            raise RunError(f"{self.front_path}: no front yet: run `hwnas search` first")
-        try:
-            return Front.read(self.front_path)
-        except ValueError as error:
-            raise RunError(str(error)) from error
+        return _read_front(self.front_path)
+
+    def fleet_front(self) -> Front:
+        """The front over all devices that the last search left. Raises RunError."""
+        return _read_front(self.fleet_path)
 
     def write_front(self, front: Front) -> None:
         """Write the front as JSON and CSV; a verified one once more, under its own name."""
         front.write(self.front_path)
         front.write(self.front_path.with_suffix(".csv"))
         if any(point.verified for point in front.points):
-            front.write(self.folder / "front.verified.json")  # which a later search leaves alone
+            front.write(self._of_device("front.verified.json"))  # which a later search leaves alone
 
     def provenance(self) -> dict[str, object]:
         """What a front of this run depends on."""
@@ -181,6 +198,15 @@ class Run:
             "data_digest": self.data.digest,
             "supernet_digest": state_digest(self.supernet),
         }
+
+
+def _read_front(path: Path) -> Front:
+    if not path.exists():
+        raise RunError(f"{path}: no front yet: run `hwnas search` first")
+    try:
+        return Front.read(path)
+    except ValueError as error:
+        raise RunError(str(error)) from error
 
 
 def write_text(path: Path, text: str) -> None:

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 from torch import nn
 
 from hwnas.devices import Measurement, Protocol, RunFailure
 from hwnas.devices.compile import Artefact, CompileJob, read_manifest
 from hwnas.devices.costs import weight_bytes
-from hwnas.engine.architecture import Architecture
+from hwnas.engine.architecture import Architecture, BoolArray
 from hwnas.engine.front import Front, FrontPoint
-from hwnas.engine.hardware import Bench, visit
+from hwnas.engine.hardware import Bench, Visit, visit
+from hwnas.engine.measured import Answers, judged, long_enough, reading
+from hwnas.engine.noise import most_uncertain_first
+from hwnas.engine.objective import Quantity
+from hwnas.engine.objectives.accuracy import share_error
 from hwnas.engine.run import Run, RunError, write_text
 from hwnas.latency import LatencyTable
 
@@ -82,24 +87,32 @@ def verify(
 ) -> Verified:
     """Measure the front's points and its runners-up whole, interleaved; the front of what was measured.
 
-    Order and dominance come from measured latency and test accuracy alone. The provenance says how fast the device
-    was beside the time of its table (`speed_since_table`, a ratio of latencies). Raises RunError where nothing ran.
+    Order and dominance come from measured latency and test accuracy alone, and a difference inside the noise makes no
+    point. A point whose measured figure may break a limit, by its upper confidence bound, is out; the next candidates
+    are measured in its place, visit after visit, until none breaks one, none is left, or `[verify] replacements` visits
+    were made (`replacements` in the provenance: visits made, and whether the front stood still). The provenance says
+    how fast the device was beside the time of its table (`speed_since_table`, a ratio of latencies). Raises RunError
+    where nothing ran, or nothing keeps the limits.
     """
-    points = sorted([*front.points, *front.dominated], key=lambda point: point.latency_predicted_ms)
-    libraries, rejected = compile_points(run, bench, points, on_compiled)
-    section = run.config.verify
+    section, device = run.config.verify, bench.device.name
+    limits = {q: upper for q, upper in run.config.search.uppers.items() if q.device in (None, device)}
+    weighed = [Quantity.parse(name) for name in front.objectives]
     protocol = replace(bench.protocol, rounds=section.rounds, repeats=section.repeats)
-    compiled = [point for point in points if point.architecture in libraries]
-    seen = visit(bench, table, [libraries[point.architecture] for point in compiled], protocol)
-    verified, measurements = [], {}
-    for point, result in zip(compiled, seen.results, strict=True):
-        if isinstance(result, RunFailure):
-            rejected.append(Rejected(point.architecture, str(result)))
-            continue
-        verified.append(_measured(run, point, result, libraries[point.architecture]))
-        measurements[point.architecture] = result
-    if not verified:
-        raise RunError(f"none of {len(points)} candidates ran on {bench.device.name!r}: first, {rejected[0].reason}")
+    protocol = long_enough(protocol, [*limits, *weighed])
+    waiting = _in_order(run, front)
+    batch, waiting = waiting[: section.candidates], waiting[section.candidates :]
+    state = _State(run, bench, table, protocol, limits, on_compiled)
+    broken = state.visit(batch)
+    while broken and waiting and state.visits <= section.replacements:
+        batch, waiting = waiting[:broken], waiting[broken:]
+        broken = state.visit(batch)
+    if not state.measurements:
+        raise RunError(f"none of {state.tried} candidates ran on {device!r}: first, {state.rejected[0].reason}")
+    if not state.points:
+        raise RunError(
+            f"none of {len(state.measurements)} measured candidates keeps the limits on {device!r}: first, "
+            f"{state.rejected[0].reason}: raise the limit, or search again with a higher [search] confidence"
+        )
     fingerprint = bench.runner.fingerprint()
     provenance = {
         **front.provenance,
@@ -107,11 +120,115 @@ def verify(
         "fingerprint": fingerprint.to_json(),
         "modelled": fingerprint.modelled,
         "verification_protocol": protocol.to_json(),
-        "measured": len(verified),
-        "speed_since_table": seen.speed,
-        "rejected": [{"indices": list(r.architecture), "reason": r.reason} for r in rejected],
+        "measured": len(state.measurements),
+        "speed_since_table": state.speed,
+        "replacements": {"visits": state.visits - 1, "still": not broken},
+        "rejected": [{"indices": list(r.architecture), "reason": r.reason} for r in state.rejected],
     }
-    return Verified(Front.of(verified, provenance=provenance), tuple(rejected), libraries, measurements)
+    found = judged(
+        Front.of(state.points, provenance=provenance),
+        Answers(state.right, state.measurements, state.between),
+        confidence=section.confidence,
+        other_images=section.other_images,
+    )
+    return Verified(found, tuple(state.rejected), state.libraries, state.measurements)
+
+
+def _in_order(run: Run, front: Front) -> list[FrontPoint]:
+    """Every candidate; those whose place on the front is least certain as predicted come first."""
+    points = [*front.points, *front.dominated]
+    errors = 1 - np.array([point.accuracy_validation for point in points])
+    latencies = np.array([point.latency_predicted_ms for point in points])
+    stds = np.array([point.latency_std_ms for point in points])
+    doubt = np.stack([stds, share_error(errors, len(run.data.validation))], axis=1)
+    return [points[i] for i in most_uncertain_first(np.stack([latencies, errors], axis=1), doubt)]
+
+
+@dataclass
+class _State:
+    """What the visits of a verification have found so far."""
+
+    run: Run
+    bench: Bench
+    table: LatencyTable
+    protocol: Protocol
+    limits: Mapping[Quantity, float]
+    on_compiled: Callable[[int, int], None] | None
+    visits: int = 0
+    tried: int = 0
+    speed: float | None = None  # of the device in the first visit
+    between: float = 0.0  # relative standard deviation of a latency from visit to visit
+    points: list[FrontPoint] = field(default_factory=list)
+    rejected: list[Rejected] = field(default_factory=list)
+    libraries: dict[Architecture, Path] = field(default_factory=dict)
+    measurements: dict[Architecture, Measurement] = field(default_factory=dict)
+    right: dict[Architecture, BoolArray] = field(default_factory=dict)  # of each test image, whether it was labelled so
+
+    def visit(self, batch: Sequence[FrontPoint]) -> int:
+        """Measure these candidates; how many are out: they did not run, or may break a limit."""
+        points = sorted(batch, key=lambda point: point.latency_predicted_ms)
+        libraries, failed = compile_points(self.run, self.bench, points, self.on_compiled)
+        compiled = [point for point in points if point.architecture in libraries]
+        seen = visit(self.bench, self.table, [libraries[point.architecture] for point in compiled], self.protocol)
+        self.visits, self.tried = self.visits + 1, self.tried + len(points)
+        if self.visits == 1:
+            self.speed, self.between = seen.speed, seen.spread()[0]
+        self.libraries |= libraries
+        self.rejected += failed
+        out = len(failed)
+        ran = [p for p, result in zip(compiled, seen.results, strict=True) if isinstance(result, Measurement)]
+        self.right |= self.run.evaluator.answers([point.architecture for point in ran], self.run.data.test)
+        for point, result in zip(compiled, seen.results, strict=True):
+            if isinstance(result, RunFailure):
+                reason = str(result)
+            else:
+                measured = self._measured(point, self._at_first_speed(result, seen))
+                reason = self._broken(measured, result, seen)
+            if reason:
+                self.rejected.append(Rejected(point.architecture, reason))
+                out += 1
+            else:
+                self.points.append(measured)
+        return out
+
+    def _at_first_speed(self, result: Measurement, seen: Visit) -> Measurement:
+        """The runs as they would have been in the first visit: points of two visits are compared."""
+        if self.visits == 1 or not seen.speed or not self.speed:
+            return result
+        factor = seen.speed / self.speed
+        return replace(result, drift=tuple(factor * each for each in result.drift or (1.0,)))
+
+    def _broken(self, point: FrontPoint, result: Measurement, seen: Visit) -> str:
+        """Which limit the point may break; nothing where it keeps all."""
+        confidence = self.run.config.search.confidence
+        for quantity, upper in self.limits.items():
+            found = reading(quantity, point, result, seen)
+            if found is not None and not found.upper(confidence) <= upper:
+                return (
+                    f"{quantity} was measured at {found.value:.4g} and is below {found.upper(confidence):.4g} with "
+                    f"{confidence:.0%} confidence, the limit is {upper:g}"
+                )
+        return ""
+
+    def _measured(self, point: FrontPoint, measurement: Measurement) -> FrontPoint:
+        self.measurements[point.architecture] = measurement
+        device, figures = self.bench.device.name, dict(point.figures)
+        found = replace(
+            point,
+            weight_bytes=weight_bytes(self.run.evaluator.subnet(point.architecture)),
+            peak_memory_bytes=read_manifest(self.libraries[point.architecture]).peak_bytes,
+            energy_mj=measurement.energy_mj,
+            accuracy_test=float(self.right[point.architecture].mean()),
+            latency_ms=measurement.latency_ms,
+            latency_ci_ms=measurement.ci_ms(),
+            latency_p99_ms=measurement.percentile_ms(99),
+            verified=True,
+        )
+        for quantity in map(Quantity.parse, point.figures):
+            if quantity.device in (None, device):
+                read = reading(quantity, found, measurement, Visit(()))
+                figures |= {} if read is None else {str(quantity): read.value}
+        return replace(found, figures=figures)
 
 
 def write_measurements(run: Run, verified: Verified) -> None:
@@ -143,17 +260,3 @@ def read_measurements(run: Run) -> dict[Architecture, Measurement]:
         }
     except (ValueError, KeyError, TypeError) as error:
         raise RunError(f"{path}: not whole ({error!r}): run `hwnas front verify` again") from error
-
-
-def _measured(run: Run, point: FrontPoint, measurement: Measurement, library: Path) -> FrontPoint:
-    return replace(
-        point,
-        weight_bytes=weight_bytes(run.evaluator.subnet(point.architecture)),
-        peak_memory_bytes=read_manifest(library).peak_bytes,
-        energy_mj=measurement.energy_mj,
-        accuracy_test=run.evaluator.accuracy(point.architecture, run.data.test),
-        latency_ms=measurement.latency_ms,
-        latency_ci_ms=measurement.ci_ms(),
-        latency_p99_ms=measurement.percentile_ms(99),
-        verified=True,
-    )

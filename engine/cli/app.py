@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from importlib.resources import files
 from typing import Annotated, Any
 
@@ -12,11 +13,12 @@ from rich.console import Console
 from hwnas import __version__
 from hwnas.engine.cli import devices, stages, tables
 from hwnas.engine.cli.failures import told
-from hwnas.engine.cli.options import Config, Json, MaxLatency, Out, Table, answer, run_of
+from hwnas.engine.cli.options import Config, Device, Json, MaxLatency, Out, Table, answer, asked, run_of
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import ConfigError, parse_config, read_config
 from hwnas.engine.front import Front
 from hwnas.engine.hardware import open_bench, open_table
+from hwnas.engine.run import Run
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -53,7 +55,7 @@ def demo(
     with open_bench(run) as bench:
         table = stages.build(run, bench, terminal)
         try:
-            stages.search(run, table, terminal)
+            stages.search(run, [table], terminal)
             verified = stages.verify_front(run, bench, table, terminal)
             front = verified.front
             exported = stages.export(run, bench, front, terminal, libraries=verified.libraries)
@@ -101,20 +103,19 @@ def search(
     run = run_of(read_config(config), out=out, search=changes, table={"path": table})
     if resume and not run.journal_path.exists():
         raise ConfigError(f"{run.journal_path}: there is no search to resume: leave --resume out")
-    opened = stages.table_of(run)
-    try:
-        front = stages.search(run, opened, Terminal())
-    finally:
-        opened.close()
-    _show_front(front, as_json, {"front": str(run.front_path)})
+    with stages.tables_of(run) as tables:
+        _show_fronts(run, stages.search(run, tables, Terminal()), as_json)
 
 
 @front_app.command("show", epilog="Example: hwnas front show examples/digits.toml")
 @told
-def front_show(config: Config, out: Out = None, as_json: Json = False) -> None:
-    """Show the front."""
-    run = run_of(read_config(config), out=out)
-    _show_front(run.front(), as_json, {"front": str(run.front_path)})
+def front_show(config: Config, out: Out = None, device: Device = None, as_json: Json = False) -> None:
+    """Show the front; of every device of the run, or of the one that is named."""
+    run = run_of(read_config(config), out=out, device=device)
+    fronts = {name: run.on(name).front() for name in asked(run, device)}
+    if len(fronts) > 1:
+        fronts["fleet"] = run.fleet_front()
+    _show_fronts(run, fronts, as_json)
 
 
 @front_app.command("pick", epilog="Example: hwnas front pick examples/digits.toml --max-latency-ms 0.3")
@@ -122,12 +123,13 @@ def front_show(config: Config, out: Out = None, as_json: Json = False) -> None:
 def front_pick(
     config: Config,
     out: Out = None,
+    device: Device = None,
     max_latency_ms: MaxLatency = None,
     min_accuracy: Annotated[float | None, typer.Option(min=0, max=1, help="Least accuracy, 0 to 1")] = None,
     as_json: Json = False,
 ) -> None:
     """Choose one point: the most accurate within a latency, the fastest of an accuracy, or else the knee."""
-    front = run_of(read_config(config), out=out).front()
+    front = run_of(read_config(config), out=out, device=device).front()
     if max_latency_ms is None and min_accuracy is None:
         point = front.knee()
     else:
@@ -137,38 +139,62 @@ def front_pick(
 
 @front_app.command("verify", epilog="Example: hwnas front verify examples/digits.toml")
 @told
-def front_verify(config: Config, out: Out = None, as_json: Json = False) -> None:
+def front_verify(config: Config, out: Out = None, device: Device = None, as_json: Json = False) -> None:
     """Compile every candidate whole, measure it on the device, score it on the test split, and sort again."""
-    run = run_of(read_config(config), out=out)
-    with open_bench(run) as bench:
-        table = open_table(run, bench)  # refused where it is of another device
-        try:
-            front = stages.verify_front(run, bench, table, Terminal()).front
-        finally:
-            table.close()
-    _show_front(front, as_json, {"front": str(run.front_path)})
+    run = run_of(read_config(config), out=out, device=device)
+    fronts = {}
+    for name in asked(run, device):
+        own = run.on(name)
+        with open_bench(own) as bench:
+            table = open_table(own, bench)  # refused where it is of another device
+            try:
+                fronts[name] = stages.verify_front(own, bench, table, Terminal()).front
+            finally:
+                table.close()
+    _show_fronts(run, fronts, as_json)
 
 
 @front_app.command("export", epilog="Example: hwnas front export examples/digits.toml")
 @told
-def front_export(config: Config, out: Out = None, as_json: Json = False) -> None:
+def front_export(config: Config, out: Out = None, device: Device = None, as_json: Json = False) -> None:
     """Write every point of the verified front as a folder of loadable artefacts, each checked against the supernet."""
-    run = run_of(read_config(config), out=out)
-    with open_bench(run) as bench:
-        exported = stages.export(run, bench, run.front(), Terminal())
+    run = run_of(read_config(config), out=out, device=device)
+    exported = []
+    for name in asked(run, device):
+        own = run.on(name)
+        with open_bench(own) as bench:
+            exported += stages.export(own, bench, own.front(), Terminal())
     answer(as_json, {"exported": exported})
 
 
 @app.command(epilog="Example: hwnas report examples/digits.toml")
 @told
-def report(config: Config, out: Out = None, as_json: Json = False) -> None:
-    """Write the report: one HTML file that needs nothing else."""
-    run = run_of(read_config(config), out=out)
-    table = stages.table_of(run)
-    try:
-        answer(as_json, {"report": str(stages.report(run, table))})
-    finally:
-        table.close()
+def report(config: Config, out: Out = None, device: Device = None, as_json: Json = False) -> None:
+    """Write the report: one HTML file that needs nothing else; a file a device where the run has many."""
+    run = run_of(read_config(config), out=out, device=device)
+    written = []
+    for name in asked(run, device):
+        table = stages.table_of(own := run.on(name))
+        try:
+            written.append(str(stages.report(own, table)))
+        finally:
+            table.close()
+    answer(as_json, {"report": written[0]} if len(written) == 1 else {"reports": written})
+
+
+def _show_fronts(run: Run, fronts: Mapping[str, Front], as_json: bool) -> None:
+    """A front as ever where there is one; by device, the fleet last, where there are many."""
+    paths = {name: str(run.fleet_path if name == "fleet" else run.on(name).front_path) for name in fronts}
+    if len(fronts) == 1:
+        ((name, front),) = fronts.items()
+        _show_front(front, as_json, {"front": paths[name]})
+    elif as_json:
+        said = {name: {**front.to_json(), "front": paths[name]} for name, front in fronts.items()}
+        typer.echo(json.dumps({"fronts": said}))
+    else:
+        for name, front in fronts.items():
+            typer.echo(f"{name}: {paths[name]}")
+            _show_front(front, as_json, {})
 
 
 def _show_front(front: Front, as_json: bool, more: dict[str, Any]) -> None:

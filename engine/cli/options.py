@@ -34,12 +34,17 @@ def run_of(
     if out is not None:
         config = replace(config, run=config.run.model_copy(update={"folder": out, "cache": out / "cache"}))
     if device is not None:
-        config = replace(config, device=config.device.model_copy(update={"name": device}))
+        config = config.with_device(device)
     config = replace(config, table=config.table.model_copy(update=_given(table)))
     config = replace(config, search=config.search.model_copy(update=_given(search)))
     run = Run(config)
     run.begin()
     return run
+
+
+def asked(run: Run, device: str | None) -> tuple[str, ...]:
+    """The devices that a command is about: the one it names, or all of the run."""
+    return run.config.device.names if device is None else (device,)
 
 
 def _given(overrides: dict[str, Any] | None) -> dict[str, Any]:

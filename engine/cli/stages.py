@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
-from hwnas.engine.candidates import Problem, front_of, search_run
+from hwnas.engine.candidates import columns_of, fleet_front, front_of, part, problems_of, search_run
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.deploy import export_front, report_data
 from hwnas.engine.front import Front
@@ -118,42 +120,67 @@ def quality_line(found: PredictionQuality) -> str:
     )
 
 
-def search(run: Run, table: LatencyTable, terminal: Terminal) -> Front:
-    """Search, and write the predicted front. Raises DriftError for a table whose device has moved."""
-    refuse_moved(table)
-    missing = table.missing(arch.every_block(run.space))
-    if missing and run.config.table.miss == "measure":
-        terminal.say(f"table: {len(missing)} blocks are missing and are measured now")
-        with open_bench(run) as bench:
-            build(run, bench, terminal).close()
-    elif missing and run.config.table.miss == "estimate":
-        terminal.say(f"table: {len(missing)} blocks were never measured and are estimated", style="yellow")
-    problem = Problem.of(run, latency_of(run, table))
+def search(run: Run, tables: Sequence[LatencyTable], terminal: Terminal) -> dict[str, Front]:
+    """Search for the devices of these tables at once, and write the predicted front of each and of all; by name.
+
+    The run's own device comes first, "fleet" last where there are several. Raises DriftError for a table whose device
+    has moved.
+    """
+    for table in tables:
+        _fill(run, table, terminal)
+    problems = problems_of(run, [latency_of(run, table) for table in tables])
     total = run.config.search.evaluations
     known = run.journal.count()
     if known:
         terminal.say(f"search: {known} evaluations are known already and are not computed again")
     with ExitStack() as stack:
-        for limit in problem.limits:
-            limit.check()  # before any bar
+        for problem in problems:
+            for limit in problem.limits:
+                limit.check()  # before any bar
         bar = stack.enter_context(terminal.bar("searching", total=total))
 
         def show(evaluated: Evaluated) -> None:
-            front = len(evaluated.layers()[0]) if len(evaluated.feasible) else 0
-            bar.update(len(evaluated), total, f"{front} on the front")
+            bar.update(len(evaluated), total, _note(evaluated))
 
-        evaluated = search_run(run, problem, show)
-        bar.update(len(evaluated), len(evaluated), f"{len(evaluated.layers()[0])} on the front")
-    front = front_of(run, problem, evaluated)
-    run.write_front(front)
-    terminal.say(f"search: {len(evaluated)} subnets evaluated, {len(front.points)} on the predicted front")
-    return front
+        evaluated = search_run(run, problems, show)
+        bar.update(len(evaluated), len(evaluated), _note(evaluated))
+    keys, fronts = columns_of(problems), dict[str, Front]()
+    for problem in problems:
+        front = front_of(run, problem, part(evaluated, problem, keys))
+        run.on(problem.device).write_front(front)
+        fronts[problem.device] = front
+        where = f" of {problem.device}" if len(problems) > 1 else ""
+        terminal.say(f"search: {len(evaluated)} subnets evaluated, {len(front.points)} on the predicted front{where}")
+    if len(problems) > 1:
+        fronts["fleet"] = fleet_front(run, problems, evaluated)
+        fronts["fleet"].write(run.fleet_path)
+        terminal.say(f"search: {len(fronts['fleet'].points)} on the front of the whole fleet")
+    return fronts
+
+
+def _fill(run: Run, table: LatencyTable, terminal: Terminal) -> None:
+    """Measure blocks that are missing, or say that they are estimated."""
+    refuse_moved(table)
+    missing = table.missing(arch.every_block(run.space))
+    if missing and run.config.table.miss == "measure":
+        terminal.say(f"table: {len(missing)} blocks of {table.device.name} are missing and are measured now")
+        with open_bench(run, table.device.name) as bench:
+            build(run, bench, terminal).close()
+    elif missing and run.config.table.miss == "estimate":
+        terminal.say(f"table: {len(missing)} blocks were never measured and are estimated", style="yellow")
+
+
+def _note(evaluated: Evaluated) -> str:
+    if np.isnan(evaluated.feasible.costs).any():
+        return ""
+    front = len(evaluated.layers()[0]) if len(evaluated.feasible) else 0
+    return f"{front} on the front"
 
 
 def verify_front(run: Run, bench: Bench, table: LatencyTable, terminal: Terminal) -> Verified:
     """Measure the front again on the device, and write what was measured."""
     before = run.front()
-    total = len(before.points) + len(before.dominated)
+    total = min(len(before.points) + len(before.dominated), run.config.verify.candidates)
     with terminal.bar("verifying", total=total) as bar:
         verified = verify(run, bench, table, before, lambda done, all_: bar.update(done, all_, "compiled whole"))
     write_measurements(run, verified)
@@ -165,17 +192,35 @@ def verify_front(run: Run, bench: Bench, table: LatencyTable, terminal: Terminal
     if speed is not None and abs(speed - 1) > 0.1:
         how = f"{speed - 1:.0%} slower" if speed > 1 else f"{1 - speed:.0%} faster"
         terminal.say(f"verify: the device is {how} than when its table was built; measured latencies are of now")
+    replaced = verified.front.provenance["replacements"]
+    if not replaced["still"]:
+        terminal.say(
+            f"verify: candidates still broke a limit after {replaced['visits']} further visits: points of the front "
+            "keep it, but others may have been missed; allow more by [verify] replacements",
+            style="yellow",
+        )
     fastest, slowest = points[0].known_latency_ms, points[-1].known_latency_ms
     terminal.say(
-        f"verify: {len(points)} of {total} measured candidates are on the front, "
+        f"verify: {len(points)} of {verified.front.provenance['measured']} measured candidates are on the front, "
         f"{fastest:.3f} to {slowest:.3f} ms (a factor of {slowest / fastest:.1f})"
     )
     return verified
 
 
 def table_of(run: Run) -> LatencyTable:
-    """The run's latency table, to read. Raises TableError, DeviceError."""
+    """The latency table of the run's first device, to read. Raises TableError, DeviceError."""
     return LatencyTable.open(run.table_path, device=run.config.device.name)
+
+
+@contextmanager
+def tables_of(run: Run) -> Iterator[list[LatencyTable]]:
+    """The latency tables of all devices of the run, to read. Raises TableError, DeviceError."""
+    with ExitStack() as stack:
+        tables = []
+        for name in run.config.device.names:
+            tables.append(table_of(run.on(name)))
+            stack.callback(tables[-1].close)
+        yield tables
 
 
 def quality_json(found: PredictionQuality) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,13 +12,13 @@ import typer
 
 from hwnas.engine.cli import stages
 from hwnas.engine.cli.failures import DRIFT, told
-from hwnas.engine.cli.options import Config, Device, Json, Out, Table, answer, run_of
+from hwnas.engine.cli.options import Config, Device, Json, Out, Table, answer, asked, run_of
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import read_config
 from hwnas.engine.hardware import open_bench, open_table, table_quality
 from hwnas.engine.run import Run
 from hwnas.engine.spaces.mobilenet_v3 import once_for_all
-from hwnas.latency import accept, check_drift
+from hwnas.latency import LatencyTable, accept, check_drift
 from hwnas.latency.connections import as_url
 from hwnas.latency.exchange import export_table, import_table
 
@@ -39,16 +40,19 @@ def build(
     """Compile and measure every block that the space can need; run again after an interruption to go on."""
     changes = {"path": table, "budget_minutes": budget_minutes}
     run = run_of(read_config(config), out=out, device=device, table=changes)
-    with open_bench(run) as bench:
-        stages.build(run, bench, Terminal()).close()
-    _show(run, as_json)
+    runs = [run.on(name) for name in asked(run, device)]
+    for own in runs:
+        with open_bench(own) as bench:
+            stages.build(own, bench, Terminal()).close()
+    _show(runs, as_json)
 
 
 @app.command("show", epilog="Example: hwnas table show examples/digits.toml --json")
 @told
 def show(config: Config, out: Out = None, device: Device = None, table: Table = None, as_json: Json = False) -> None:
     """Show what the latency table holds and how wrong its predictions are."""
-    _show(run_of(read_config(config), out=out, device=device, table={"path": table}), as_json)
+    run = run_of(read_config(config), out=out, device=device, table={"path": table})
+    _show([run.on(name) for name in asked(run, device)], as_json)
 
 
 @app.command("check", epilog="Example: hwnas table check examples/digits.toml --device host")
@@ -142,29 +146,36 @@ def import_(
     answer(as_json, {"table": as_url(run.table_path).render_as_string(hide_password=True), **asdict(read)})
 
 
-def _show(run: Run, as_json: bool) -> None:
-    opened = stages.table_of(run)
-    try:
-        frame = opened.to_frame()
-        found = table_quality(run, opened)
-        summary: dict[str, Any] = {
-            "table": str(opened.database),
-            "device": opened.device.name,
-            "modelled": opened.modelled,
-            "fingerprint": opened.fingerprint.to_json(),
-            "protocol": opened.protocol.to_json(),
-            "blocks": len(frame),
-            "failed": len(opened.failures()),
-            "networks": len(opened.networks()),
-            "visits": len(opened.visits()),
-            "rescaled_by": opened.scale,
-            "quality": None if found is None else stages.quality_json(found),
-        }
+def _show(runs: Sequence[Run], as_json: bool) -> None:
+    """One table as ever; several under the names of their devices."""
+    shown = {}
+    for run in runs:
+        opened = stages.table_of(run)
+        try:
+            frame, summary = opened.to_frame(), _summary(run, opened)
+        finally:
+            opened.close()
         if as_json:
-            summary["rows"] = json.loads(frame.to_json(orient="records"))
-            typer.echo(json.dumps(summary))
-            return
-        typer.echo(frame.to_string(max_rows=40, max_colwidth=60))
-        answer(False, summary)
-    finally:
-        opened.close()
+            shown[run.config.device.name] = {**summary, "rows": json.loads(frame.to_json(orient="records"))}
+        else:
+            typer.echo(frame.to_string(max_rows=40, max_colwidth=60))
+            answer(False, summary)
+    if as_json:
+        typer.echo(json.dumps(next(iter(shown.values())) if len(shown) == 1 else {"tables": shown}))
+
+
+def _summary(run: Run, opened: LatencyTable) -> dict[str, Any]:
+    found = table_quality(run, opened)
+    return {
+        "table": str(opened.database),
+        "device": opened.device.name,
+        "modelled": opened.modelled,
+        "fingerprint": opened.fingerprint.to_json(),
+        "protocol": opened.protocol.to_json(),
+        "blocks": len(opened.block_rows()),
+        "failed": len(opened.failures()),
+        "networks": len(opened.networks()),
+        "visits": len(opened.visits()),
+        "rescaled_by": opened.scale,
+        "quality": None if found is None else stages.quality_json(found),
+    }

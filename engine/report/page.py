@@ -95,6 +95,8 @@ def _front(data: ReportData) -> Html:
             f"accuracy{over}. Open diamonds are where latency was predicted and accuracy validated during the search; "
             "a thin line joins the two."
         )
+        if data.front.tied:
+            note += f" Points {words.ties(data.front)}, in latency and, as far as these images tell, in accuracy."
     else:
         note = "No point was measured: latencies are predictions with their standard deviation, accuracies validation."
     return _section("Front", _text(note, "note"), _figure(charts.front_chart(data)), front_rows(data))

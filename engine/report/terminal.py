@@ -6,7 +6,7 @@ from rich.table import Table
 from rich.text import Text
 
 from hwnas.engine.front import Front, FrontPoint
-from hwnas.engine.report.words import large, milliseconds, percent, prediction_error, short
+from hwnas.engine.report.words import large, milliseconds, percent, prediction_error, short, ties
 
 
 def front_table(front: Front) -> Table:
@@ -17,14 +17,21 @@ def front_table(front: Front) -> Table:
     table = Table(title=title, title_justify="left", caption_justify="left", header_style="bold")
     for name in ("#", "latency ms", "predicted ms", "accuracy", "MACs"):
         table.add_column(name, justify="right", no_wrap=True)
+    weighed = [name for name in front.objectives if any(name in point.figures for point in front.points)]
+    for name in weighed:
+        table.add_column(Text(name), justify="right", no_wrap=True)
     table.add_column("architecture")  # gives way where the terminal is narrow
     if not front.points:
         table.caption = "no points"
         return table
     bend = front.knee()
     for number, point in enumerate(front.points, 1):
-        table.add_row(*_cells(number, point), style="bold" if point is bend else "")
+        figures = [Text(f"{point.figures[name]:.4g}" if name in point.figures else "") for name in weighed]
+        *cells, architecture = _cells(number, point)
+        table.add_row(*cells, *figures, architecture, style="bold" if point is bend else "")
     table.caption = f"bold: the knee; accuracy on the {'test' if verified else 'validation'} split"
+    if front.tied:
+        table.caption += f"; {ties(front)}"
     return table
 
 

@@ -7,7 +7,7 @@ from math import floor, log10
 
 from scipy.stats import binomtest
 
-from hwnas.engine.front import FrontPoint
+from hwnas.engine.front import Front, FrontPoint
 from hwnas.engine.report.data import ReportData
 from hwnas.latency.block import Value
 
@@ -81,6 +81,14 @@ def _grouped(genes: Mapping[str, Value]) -> dict[str, dict[str, list[str]]]:
         said = f"{value:g}" if isinstance(value, float) else str(value)
         groups.setdefault(group, {}).setdefault(leaf, []).append(said)
     return groups
+
+
+def ties(front: Front) -> str:
+    """Which points of a verified front only noise tells apart; nothing where it tells all apart."""
+    if not front.tied:
+        return ""
+    pairs = ", ".join(f"{i} and {j}" for i, j in front.tied)
+    return f"told apart by noise alone: {pairs}"
 
 
 def prediction_error(point: FrontPoint) -> str:
