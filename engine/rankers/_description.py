@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray
 from hwnas.engine.objective import Costs
 from hwnas.engine.operators import Genome
 
@@ -27,25 +27,37 @@ class Description:
     @property
     def widths(self) -> IntArray:
         """Columns of each gene's indicators, (genes,)."""
-        gated = np.array([gene.needs is not None for gene in self.genome.genes])
-        return self.genome.lengths + gated
+        gated = np.array([gene.needs is not None for gene in self.genome.genes], dtype=np.int64)
+        widths: IntArray = self.genome.lengths + gated
+        return widths
+
+    def columns(self, X: IntArray) -> FloatArray:
+        """`indicators`, `places` and `costs` side by side, (n, columns)."""
+        on = self.genome.active(X)
+        return np.concatenate([self._indicators(X, on), self._places(X, on), self.costs(X)], axis=1)
 
     def indicators(self, X: IntArray) -> FloatArray:
         """One column an option, and one for off where a gene can be, (n, sum of widths)."""
-        widths = self.widths
-        # the last column of a gated gene is for off
-        place = np.where(self.genome.active(X), X, widths - 1)
-        columns = np.zeros((len(X), int(widths.sum())))
-        columns[np.arange(len(X))[:, None], place + np.cumsum(widths) - widths] = 1
-        return columns
+        return self._indicators(X, self.genome.active(X))
 
     def places(self, X: IntArray) -> FloatArray:
         """Place of each gene's option among its options, up to 1 for the last, 0 for off, (n, genes)."""
-        return np.where(self.genome.active(X), (X + 1) / self.genome.lengths, 0.0)
+        return self._places(X, self.genome.active(X))
 
     def costs(self, X: IntArray) -> FloatArray:
         """The covariates, (n, covariates)."""
         return np.stack([cost(X) for cost in self.covariates], axis=1) if self.covariates else np.zeros((len(X), 0))
+
+    def _indicators(self, X: IntArray, on: BoolArray) -> FloatArray:
+        ends = np.cumsum(self.widths)
+        # the last column of a gated gene is for off
+        place = np.where(on, X + (ends - self.widths), ends - 1)
+        columns = np.zeros((len(X), int(ends[-1])))
+        columns[np.arange(len(X))[:, None], place] = 1
+        return columns
+
+    def _places(self, X: IntArray, on: BoolArray) -> FloatArray:
+        return np.where(on, (X + 1) / self.genome.lengths, 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +76,8 @@ class Warp:
     @classmethod
     def of(cls, values: FloatArray) -> Warp:
         """The warp of these values, after which they have mean 0 and deviation 1."""
-        low, knee, high = np.quantile(values, [0.1, 0.5, 0.9])
-        straight = cls(float(knee), float((high - low) / 2) or np.inf, 0.0, 1.0, (-np.inf, np.inf))
+        low, knee = np.quantile(values, [0.1, 0.5])
+        straight = cls(float(knee), float(knee - low) or np.inf, 0.0, 1.0, (-np.inf, np.inf))
         bent = straight(values)
         mean, std = float(bent.mean()), float(bent.std()) or 1.0
         bent = (bent - mean) / std

@@ -18,6 +18,7 @@ from hwnas.engine.rankers._gaussian import Posterior
 LEVEL = 1.0  # prior variance of the level, beside 1 of the smooth part
 FITTED = 400  # rows that hyperparameters are fitted on: the likelihood costs rows cubed, the posterior only once
 FIRST, LATER = 60, 20  # steps of L-BFGS from nowhere, and from an earlier fit
+GROWTH = 1.1  # times as many rows, and hyperparameters are fitted again; until then rows are only added
 CHUNK = 4096  # rows predicted at a time, so that covariances fit in a cache and 1e5 rows in memory
 RELEVANCE = 1.0  # prior deviation of the logarithm of a gene's relevance
 NOISE = (np.log(1e-6), np.log(1e-3), np.log(1.0))  # least, expected, most noise variance, logarithms
@@ -46,7 +47,7 @@ class _Columns:
                 if owner >= 0:
                     matrix[row, owner] = 1
                 row += 1
-        raw = _raw(description, X)
+        raw = description.columns(X)
         variance = raw.var(0)
         family_of = matrix[:, genes:].argmax(1)
         total = np.bincount(family_of, weights=variance, minlength=matrix.shape[1] - genes)
@@ -55,16 +56,12 @@ class _Columns:
 
     def __call__(self, X: IntArray) -> FloatArray:
         """Centred columns, (n, columns)."""
-        return _raw(self.description, X) - self.centre
+        return self.description.columns(X) - self.centre
 
     def weights(self, hyperparameters: FloatArray) -> FloatArray:
         """Weight of each squared column, (columns,)."""
         weights: FloatArray = np.exp(self.matrix @ hyperparameters[:-2] + self.base)
         return weights
-
-
-def _raw(description: Description, X: IntArray) -> FloatArray:
-    return np.concatenate([description.indicators(X), description.places(X), description.costs(X)], axis=1)
 
 
 class GaussianProcess:
@@ -77,6 +74,7 @@ class GaussianProcess:
     def __init__(self, genes: Sequence[Gene], *, rng: np.random.Generator, covariates: Sequence[Costs] = ()) -> None:  # noqa: ARG002
         self._description = Description.of(genes, covariates)
         self._hyperparameters: FloatArray | None = None
+        self._fitted_on = 0
         self._posterior: Posterior | None = None
 
     def fit(self, X: IntArray, values: FloatArray) -> Self:
@@ -84,36 +82,28 @@ class GaussianProcess:
         X, values = checked(X, values, self._description)
         self._warp = Warp.of(values)
         target = self._warp(values)
-        self._columns = _Columns.of(self._description, X)
+        if self._hyperparameters is None or not self._fitted_on < len(X) < GROWTH * self._fitted_on:
+            self._columns = _Columns.of(self._description, X)
+            self._hyperparameters = _likeliest(self._columns, self._columns(X), target, self._hyperparameters)
+            self._fitted_on = len(X)
         rows = self._columns(X)
-        chosen = _telling(target, FITTED)
-        size = self._columns.matrix.shape[1] + 2
-        start = self._hyperparameters
-        found = minimize(
-            _surprise,
-            np.concatenate([np.zeros(size - 1), [NOISE[1]]]) if start is None else start,
-            args=(rows[chosen], target[chosen], self._columns),
-            jac=True,
-            method="L-BFGS-B",
-            bounds=[(-8.0, 8.0)] * (size - 1) + [(NOISE[0], NOISE[2])],
-            options={"maxiter": FIRST if start is None else LATER},
-        )
-        self._hyperparameters = np.asarray(found.x, dtype=np.float64)
-        self._rows = rows * np.sqrt(self._columns.weights(self._hyperparameters))
+        self._scale = np.sqrt(self._columns.weights(self._hyperparameters))
+        self._linear = float(np.exp(self._hyperparameters[-2]))
+        self._rows = rows * self._scale
         covariance = self._covariance(self._rows, self._rows)
         self._posterior = Posterior.of(covariance, float(np.exp(self._hyperparameters[-1])), target)
         return self
 
     def predict(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and deviation, each (n,), noise left out."""
-        posterior, X = self._fitted(X)
+        """Mean and deviation, each (n,)."""
+        posterior = self._fitted()
         parts = [self._moments(posterior, X[i : i + CHUNK]) for i in range(0, len(X), CHUNK)]
         mean, std = (np.concatenate([part[k] for part in parts]) if parts else np.zeros(0) for k in (0, 1))
         return self._warp.moments(mean, std)
 
     def draw(self, X: IntArray, n: int, rng: np.random.Generator) -> FloatArray:
         """Joint draws of the process, (n, rows); time grows with rows cubed."""
-        posterior, X = self._fitted(X)
+        posterior = self._fitted()
         rows = self._weighed(X)
         cross = self._covariance(rows, self._rows)
         return self._warp.inverse(posterior.draw(cross, self._covariance(rows, rows), n, rng))
@@ -123,19 +113,13 @@ class GaussianProcess:
         prior = LEVEL + 1 + self._linear * (rows**2).sum(1)
         return posterior.moments(self._covariance(rows, self._rows), prior)
 
-    def _fitted(self, X: IntArray) -> tuple[Posterior, IntArray]:
+    def _fitted(self) -> Posterior:
         if self._posterior is None:
             raise RuntimeError("this ranker has learned nothing yet: call fit first")
-        return self._posterior, self._description.genome.check(X)
-
-    @property
-    def _linear(self) -> float:
-        assert self._hyperparameters is not None  # set where the posterior is
-        return float(np.exp(self._hyperparameters[-2]))
+        return self._posterior
 
     def _weighed(self, X: IntArray) -> FloatArray:
-        assert self._hyperparameters is not None
-        weighed: FloatArray = self._columns(X) * np.sqrt(self._columns.weights(self._hyperparameters))
+        weighed: FloatArray = self._columns(X) * self._scale
         return weighed
 
     def _covariance(self, A: FloatArray, B: FloatArray) -> FloatArray:
@@ -143,6 +127,21 @@ class GaussianProcess:
         squared = (A**2).sum(1)[:, None] + (B**2).sum(1) - 2 * inner
         covariance: FloatArray = LEVEL + self._linear * inner + np.exp(-0.5 * np.maximum(squared, 0))
         return covariance
+
+
+def _likeliest(columns: _Columns, rows: FloatArray, target: FloatArray, start: FloatArray | None) -> FloatArray:
+    chosen = _telling(target, FITTED)
+    size = columns.matrix.shape[1] + 2
+    found = minimize(
+        _surprise,
+        np.concatenate([np.zeros(size - 1), [NOISE[1]]]) if start is None else start,
+        args=(rows[chosen], target[chosen], columns),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=[(-8.0, 8.0)] * (size - 1) + [(NOISE[0], NOISE[2])],
+        options={"maxiter": FIRST if start is None else LATER},
+    )
+    return np.asarray(found.x, dtype=np.float64)
 
 
 def _telling(target: FloatArray, n: int) -> IntArray:

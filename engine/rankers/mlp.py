@@ -15,14 +15,14 @@ from hwnas.engine.objective import Costs
 from hwnas.engine.rankers._description import Description, Warp, checked
 from hwnas.engine.rankers._ensemble import Spread, bootstrap, spread_factor
 
-MEMBERS, WIDTH, STEPS = 8, 64, 300
+MEMBERS, WIDTH, STEPS = 6, 64, 200
 LEARNING_RATE, WEIGHT_DECAY = 0.01, 1e-3
 # enough for small data sets; beyond it a step costs more than it teaches
 ROWS_A_STEP = 256
 
 
 class Mlp:
-    """Eight networks of two hidden layers, each from other weights on another bootstrap."""
+    """Six networks of two hidden layers, each from other weights on another bootstrap."""
 
     def __init__(self, genes: Sequence[Gene], *, rng: np.random.Generator, covariates: Sequence[Costs] = ()) -> None:
         self._description = Description.of(genes, covariates)
@@ -67,15 +67,14 @@ class Mlp:
     def _spread(self, X: IntArray) -> Spread:
         if not self._layers:
             raise RuntimeError("this ranker has learned nothing yet: call fit first")
-        return Spread(self._predicted(self._columns(self._description.genome.check(X))), self._factor)
+        return Spread(self._predicted(self._columns(X)), self._factor)
 
     def _predicted(self, columns: Tensor) -> FloatArray:
         with torch.no_grad():
             return _forward(self._layers, columns).double().numpy()
 
     def _raw(self, X: IntArray) -> FloatArray:
-        described = self._description
-        return np.concatenate([described.indicators(X), described.places(X), described.costs(X)], axis=1)
+        return self._description.columns(X)
 
     def _columns(self, X: IntArray) -> Tensor:
         return torch.from_numpy((self._raw(X) - self._centre) / self._scale).float()

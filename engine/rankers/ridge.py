@@ -52,7 +52,7 @@ class Ridge:
         return self
 
     def predict(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
-        """Mean and deviation, each (n,), noise left out."""
+        """Mean and deviation, each (n,)."""
         posterior, rows, costs = self._seen(X)
         cross = self._covariance(rows, costs, self._rows, self._costs, self._weights)
         everything = float(self._agreement(np.array(len(self._description.widths), dtype=float), self._weights[0]))
@@ -69,7 +69,6 @@ class Ridge:
     def _seen(self, X: IntArray) -> tuple[Posterior, FloatArray, FloatArray]:
         if self._posterior is None:
             raise RuntimeError("this ranker has learned nothing yet: call fit first")
-        X = self._description.genome.check(X)
         costs = (self._description.costs(X) - self._centre) / self._scale
         return self._posterior, self._description.indicators(X), costs
 
