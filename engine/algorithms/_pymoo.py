@@ -16,7 +16,7 @@ from pymoo.util.reference_direction import das_dennis, get_partition_closest_to_
 
 from hwnas.engine.algorithms import Algorithm, Constructor, Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import CHANGES, Asked, Genome, Told, crossover, mutate
+from hwnas.engine.operators import Asked, Genome, Told, offspring
 
 # (objectives, population) -> one of pymoo's genetic algorithms. pymoo ships no types.
 Build = Callable[[int, int], Any]
@@ -165,7 +165,6 @@ class _Mating:
             parents = self.selection.do(
                 problem, pop, math.ceil(n / 2), 2, to_pop=False, random_state=self._rng, algorithm=algorithm
             )
-            pairs = crossover(self._genome, X[parents[:, 0]], X[parents[:, 1]], self._rng)
-            return mutate(self._genome, pairs, self._rng, changes=CHANGES)
+            return offspring(self._genome, X[parents[:, 0]], X[parents[:, 1]], self._rng)
 
         return Population.new(X=self._asked.bred(n_offsprings, children))

@@ -10,14 +10,12 @@ import numpy as np
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
 from hwnas.engine.operators import (
-    CHANGES,
     Asked,
     Genome,
     Told,
     constrained_rank,
-    crossover,
     crowding,
-    mutate,
+    offspring,
     tournament,
 )
 
@@ -71,8 +69,7 @@ class Nsga2:
         pairs = -(-n // 2)
         chosen = tournament(parents.rank, parents.distance, 2 * pairs, self._rng)
         X = parents.told.X
-        children = crossover(self._genome, X[chosen[:pairs]], X[chosen[pairs:]], self._rng)
-        return mutate(self._genome, children, self._rng, changes=CHANGES)
+        return offspring(self._genome, X[chosen[:pairs]], X[chosen[pairs:]], self._rng)
 
 
 @dataclass(frozen=True, slots=True)
