@@ -20,8 +20,8 @@ TINY = 1e-8  # distances of rows with equal costs
 def _build(objectives: int, population: int) -> Any:  # noqa: ARG001
     """AGE-MOEA-II (Panichella, GECCO 2022) on pymoo's loop and tournament.
 
-    The survival is our own: pymoo's compiles with numba, an install of 150 MB, divides by zero where one row is best
-    in every objective, which discrete costs bring about, and cuts every front but the first without looking.
+    The survival is our own: pymoo's needs numba (200 MB, and 10 s of compiling at every start), divides by zero where
+    one row is best in every objective, as happens with discrete costs, and cuts fronts behind the first blindly.
     """
     made = GeneticAlgorithm(
         pop_size=population,
