@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from sqlalchemy import select
@@ -12,6 +13,7 @@ from hwnas.latency.block import Block
 from hwnas.latency.predictors import FloatArray, LatencyPredictor, MeasuredNetwork, Miss, Predictions
 from hwnas.latency.predictors import kernels as kernels_file
 from hwnas.latency.predictors._features import network_costs
+from hwnas.latency.predictors._shared import SharedResidual
 from hwnas.latency.predictors._transfer import IntArray, Transfer
 from hwnas.latency.table import LatencyTable
 
@@ -23,14 +25,27 @@ _FEWEST = 3
 class TransferredNetworks:
     """Whole-network latencies on a device, from what the same networks take on `references`."""
 
-    def __init__(self, references: Sequence[LatencyPredictor], *, device: str = "the device") -> None:
-        """`references` are fitted predictors of other devices, or of this one's own blocks. Raises LookupError."""
+    def __init__(
+        self,
+        references: Sequence[LatencyPredictor],
+        *,
+        measured: Sequence[Mapping[tuple[Block, ...], float]] = (),
+        device: str = "the device",
+    ) -> None:
+        """`references` are fitted predictors of other devices, or of this one's own blocks. Raises LookupError.
+
+        `measured` are whole networks that the references ran, in ms, a mapping a reference.
+        """
         if not references:
             raise LookupError(
                 f"no table of another device to carry latencies to {device!r} from: build one in the same database, "
                 f"or run `hwnas table build --device {device}`"
             )
         self._references = tuple(references)
+        self._measured = tuple(measured) or tuple({} for _ in references)
+        self._shared: SharedResidual | None = None
+        if known := self._measured_twice():
+            self._shared = SharedResidual.of(self._predicted_ms(known), self._measured_ms(known))
         self._fitted: Transfer | None = None
         self._scale = 1.0
 
@@ -59,7 +74,7 @@ class TransferredNetworks:
         if not networks:
             return Predictions(np.empty(0), np.empty(0), ())
         each = [reference.predict(networks) for reference in self._references]
-        references_ms = np.stack([found.mean_ms for found in each], axis=1)
+        references_ms = self._with_shared(np.stack([found.mean_ms for found in each], axis=1), networks)
         missing = tuple(
             tuple(block for block in dict.fromkeys(blocks) if all(block in found.missing[i] for found in each))
             for i, blocks in enumerate(networks)
@@ -73,8 +88,31 @@ class TransferredNetworks:
         estimated = np.array([bool(found) for found in missing])
         return Predictions(mean_ms, np.hypot(std_ms, np.where(estimated, doubt * mean_ms, 0.0)), missing)
 
+    def _measured_twice(self) -> list[tuple[Block, ...]]:
+        """Networks that two references or more ran and all can predict."""
+        times = Counter(network for found in self._measured for network in found)
+        return [network for network, n in times.items() if n > 1 and self._predictable(network)]
+
+    def _predictable(self, network: Sequence[Block]) -> bool:
+        try:
+            self._predicted_ms([network])
+        except LookupError:
+            return False
+        return True
+
     def _reference_ms(self, networks: Sequence[Sequence[Block]]) -> FloatArray:
+        return self._with_shared(self._predicted_ms(networks), networks)
+
+    def _predicted_ms(self, networks: Sequence[Sequence[Block]]) -> FloatArray:
         return np.stack([reference.predict(networks).mean_ms for reference in self._references], axis=1)
+
+    def _measured_ms(self, networks: Sequence[Sequence[Block]]) -> FloatArray:
+        """What the references took, (networks, references); NaN where they were not asked."""
+        rows = [[found.get(tuple(blocks), np.nan) for found in self._measured] for blocks in networks]
+        return np.array(rows, dtype=np.float64).reshape(len(networks), len(self._measured))
+
+    def _with_shared(self, predicted_ms: FloatArray, networks: Sequence[Sequence[Block]]) -> FloatArray:
+        return predicted_ms if self._shared is None else self._shared(predicted_ms, self._measured_ms(networks))
 
 
 def for_table(
@@ -86,13 +124,15 @@ def for_table(
     """
     found = [*(_others(table) if references is None else references), table]
     fitted: list[LatencyPredictor] = []
+    measured: list[dict[tuple[Block, ...], float]] = []
     for each in found:
         if each.latencies_ms():
             predictor = kernels_file.for_table(each, miss=miss)
             if each is not table:  # its own networks are what is learned from
                 predictor.fit(each.measured("fit"))
             fitted.append(predictor)
-    return TransferredNetworks(fitted, device=table.device.name)
+            measured.append({} if each is table else dict(each.measured()))
+    return TransferredNetworks(fitted, measured=measured, device=table.device.name)
 
 
 def _others(table: LatencyTable) -> list[LatencyTable]:
