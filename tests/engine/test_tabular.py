@@ -59,6 +59,18 @@ def test_the_true_front_is_what_no_row_beats() -> None:
     assert [arch.options(SPACE.genes, arch.to_architecture(x))["kernel"] for x in front.X] == [3, 3, 5]
 
 
+@settings(deadline=None, max_examples=60)
+@given(rows=st.lists(st.tuples(*[st.integers(0, 4)] * 3), min_size=1, max_size=30))
+def test_the_true_front_is_that_of_comparing_every_pair(rows: list[tuple[int, int, int]]) -> None:
+    frame = pd.DataFrame(rows, columns=["a", "b", "gain"]).assign(g=range(len(rows)))
+    metrics = [Metric(column="a"), Metric(column="b"), Metric(column="gain", maximised=True)]
+    front = TabularSpace.of(frame, ["g"], metrics).true_front(["a", "b", "gain"])
+    costs = [(a, b, 1 - gain) for a, b, gain in rows]
+    beaten = [any(all(x <= y for x, y in zip(o, c, strict=True)) and o != c for o in costs) for c in costs]
+    assert sorted(front.X[:, 0].tolist()) == [i for i, is_beaten in enumerate(beaten) if not is_beaten]
+    assert front.costs.tolist() == sorted(front.costs.tolist())
+
+
 def test_a_search_of_the_whole_table_ends_on_the_true_front() -> None:
     objectives = [SPACE.objective("top1"), SPACE.objective("ms")]
     algorithm = algorithms.make("exhaustive", SPACE.genes, population=3, rng=np.random.default_rng(0))
