@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from hwnas.devices import Device, Measurement
-from hwnas.latency import BlockRow, Evidence, LatencyTable, predictor_for
+from hwnas.latency import Block, BlockRow, Evidence, LatencyTable, NetworkRow, predictor_for
 from hwnas.latency.predictors import FloatArray
 from hwnas.latency.predictors._transfer import Transfer
 from tests.latency.factories import conv_block
@@ -136,3 +136,43 @@ def test_without_any_table_of_a_device_the_cure_is_told(tmp_path: Path) -> None:
     table = LatencyTable.open_for(tmp_path / "t.sqlite", DEVICE, fingerprint=FINGERPRINT, protocol=PROTOCOL)
     with pytest.raises(LookupError, match="build one in the same database"):
         predictor_for(table, name="transfer")
+
+
+def test_what_references_found_alike_in_a_network_is_carried_to_the_new_device(tmp_path: Path) -> None:
+    """Tables of block latencies, whose sums miss what an odd network costs on every device."""
+    blocks = [conv_block(channels) for channels in (1, 2, 3, 5, 8, 13)]
+    rng = np.random.default_rng(0)
+    networks = list({tuple(blocks[i] for i in rng.integers(0, 6, rng.integers(3, 9))): None for _ in range(80)})
+
+    def summed(network: tuple[Block, ...]) -> float:
+        return sum(float(str(dict(block.kwargs)["channels"])) for block in network)
+
+    odd = {network: float(np.exp(0.15 * rng.normal())) for network in networks}
+
+    def database(name: str, *, measures: bool) -> Path:
+        for device, speed in (("a", 1.0), ("b", 0.4), ("c", 2.0)):
+            found = LatencyTable.open_for(
+                tmp_path / name, Device(device, "{}"), fingerprint=FINGERPRINT, protocol=PROTOCOL
+            )
+            rows = [BlockRow(block, Evidence(Measurement((speed * summed((block,)),), PROTOCOL, MEASURED_AT)))
+                    for block in blocks]  # fmt: skip
+            whole = [
+                NetworkRow(str(i), "check", network, Evidence(Measurement((latency,), PROTOCOL, MEASURED_AT)))
+                for i, network in enumerate(networks)
+                if measures
+                for latency in (speed * summed(network) * odd[network] * float(np.exp(0.02 * rng.normal())),)
+            ]
+            found.add([*rows, *whole], fingerprint=FINGERPRINT, protocol=PROTOCOL)
+        return tmp_path / name
+
+    truth = np.array([3 * summed(network) * odd[network] for network in networks])
+    errors = []
+    for measures in (True, False):
+        fresh = LatencyTable.open_for(
+            database(f"{measures}.sqlite", measures=measures), Device("fresh", "{}"), fingerprint=FINGERPRINT,
+            protocol=PROTOCOL,
+        )  # fmt: skip
+        predictor = predictor_for(fresh, name="transfer")
+        predictor.fit([(networks[i], float(truth[i])) for i in range(10)])
+        errors.append(_error(predictor.predict(networks[10:]).mean_ms, truth[10:]))
+    assert errors[0] < 0.6 * errors[1]
