@@ -79,6 +79,17 @@ class Supernet(Protocol):
         ...
 
 
+class PartedSupernet(Supernet, Protocol):
+    """A supernet whose subnets are nn.Sequentials of one module a block, decided by the slot and the block alone.
+
+    Nothing needs this; it saves making modules that another subnet has already.
+    """
+
+    def part(self, slot: str, block: Block) -> nn.Module:
+        """The module of `block` in the slot of that name, with its own copy of the weights, in evaluation mode."""
+        ...
+
+
 class SearchSpace(Protocol):
     """What a space has to say; the functions of this module answer everything else."""
 
@@ -229,11 +240,16 @@ def from_json(genes: Sequence[Gene], data: Mapping[str, Value]) -> Architecture:
 # ---- blocks ---------------------------------------------------------------------------------------------------------
 
 
+def placed_blocks(space: SearchSpace, architecture: Architecture) -> tuple[tuple[str, Block], ...]:
+    """The blocks of one network, input first, each with the name of its slot."""
+    values = options(space.genes, architecture)
+    held = ((slot.name, slot.block({name: values[name] for name in slot.scope})) for slot in space.slots)
+    return tuple((name, block) for name, block in held if block is not None)
+
+
 def blocks(space: SearchSpace, architecture: Architecture) -> tuple[Block, ...]:
     """The blocks of one network, input first."""
-    values = options(space.genes, architecture)
-    held = (slot.block({name: values[name] for name in slot.scope}) for slot in space.slots)
-    return tuple(block for block in held if block is not None)
+    return tuple(block for _, block in placed_blocks(space, architecture))
 
 
 def scope_blocks(space: SearchSpace, slot: Slot) -> Iterator[tuple[tuple[int, ...], Block | None]]:

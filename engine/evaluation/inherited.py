@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
@@ -16,7 +16,7 @@ from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture, BoolArray, FloatArray, IntArray, SearchSpace
 from hwnas.engine.dataset import Dataset, Split
 from hwnas.engine.evaluation.batchnorm import recalibrate
-from hwnas.engine.evaluation.prefix import Parts, Shape, SharedPrefixes
+from hwnas.engine.evaluation.prefix import Memory, Parts, Shape, SharedPrefixes
 from hwnas.engine.journal import Journal
 
 
@@ -54,7 +54,8 @@ class InheritedAccuracy:
     calibration: int = 256  # images of the training split for BatchNorm
     batch: int = 256
     on_evaluation: Callable[[Architecture, float], None] | None = None
-    budget_mib: float = 256.0  # of outputs that are kept while several networks run together
+    budget_mib: float = 256.0  # of outputs that are kept for networks that begin alike
+    _memory: dict[str, Memory] = field(default_factory=dict, init=False, repr=False, compare=False)  # by context
 
     @property
     def context(self) -> str:
@@ -101,9 +102,15 @@ class InheritedAccuracy:
             resized = split.at(shape[-1])
             return torch.split(resized if chosen is None else resized[chosen], self.batch)
 
-        together = SharedPrefixes(self.space, self.supernet, self.budget_mib)
-        calibration = None if held else self._calibration_batches
-        for architecture, logits in together.outputs(architectures, images, calibration=calibration, held=held):
+        whole = order is None and held is None and split is self.data.validation
+        outputs = SharedPrefixes(self.space, self.supernet).outputs(
+            architectures,
+            images,
+            memory=self._lasting_memory() if whole else Memory(self.budget_mib),
+            calibration=None if held else self._calibration_batches,
+            held=held,
+        )
+        for architecture, logits in outputs:
             yield architecture, (logits.argmax(1) == labels).numpy()
 
     def errors(self, X: IntArray) -> FloatArray:
@@ -123,6 +130,14 @@ class InheritedAccuracy:
         if self.on_evaluation is not None:
             self.on_evaluation(architecture, accuracy)
         return accuracy
+
+    def _lasting_memory(self) -> Memory:
+        """What is kept of earlier calls with the same weights."""
+        context = self.context
+        if context not in self._memory:
+            self._memory.clear()
+            self._memory[context] = Memory(self.budget_mib, lasting=True)
+        return self._memory[context]
 
     @cached_property
     def _calibration_images(self) -> Split:

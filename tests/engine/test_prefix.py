@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture, Gene, Slot
 from hwnas.engine.evaluation.batchnorm import recalibrate
-from hwnas.engine.evaluation.prefix import Images, Parts, SharedPrefixes
+from hwnas.engine.evaluation.prefix import Images, Memory, Parts, SharedPrefixes
 from hwnas.engine.spaces.mobilenet_v3 import MobileNetV3Space
 from hwnas.latency.block import Block, block_factory
 from tests.engine.spaces import mobilenet
@@ -40,6 +40,7 @@ def _supernet(space: MobileNetV3Space = SPACE) -> nn.Module:
 
 
 SUPERNET = _supernet()
+TOGETHER = SharedPrefixes(SPACE, SUPERNET)
 
 
 def _images(n: int, *, seed: int, batch: int = 8) -> Images:
@@ -63,9 +64,9 @@ def _rows(n: int, seed: int) -> list[Architecture]:
     return [arch.to_architecture(row) for row in arch.sample(SPACE.genes, n, np.random.default_rng(seed))]
 
 
-def _macs(together: SharedPrefixes, rows: Sequence[Architecture], calibration: Images | None = CALIBRATION) -> int:
+def _macs(rows: Sequence[Architecture], memory: Memory | None = None, calibration: Images | None = CALIBRATION) -> int:
     with Convolutions() as counter:
-        for _ in together.outputs(rows, VALIDATION, calibration=calibration):
+        for _ in TOGETHER.outputs(rows, VALIDATION, memory=memory or Memory(), calibration=calibration):
             pass
     return counter.macs
 
@@ -83,11 +84,11 @@ class Convolutions(TorchDispatchMode):
 
 
 @settings(max_examples=15, deadline=None)
-@given(st.integers(0, 1000), st.integers(1, 12), st.sampled_from([0.0, 0.02, 0.1, 64.0]))
-def test_every_network_answers_as_if_it_were_alone(seed: int, n: int, budget_mib: float) -> None:
+@given(st.integers(0, 1000), st.integers(1, 12), st.sampled_from([0.0, 0.02, 0.1, 64.0]), st.booleans())
+def test_every_network_answers_as_if_it_were_alone(seed: int, n: int, budget_mib: float, lasting: bool) -> None:
     rows = _rows(n, seed)
-    together = SharedPrefixes(SPACE, SUPERNET, budget_mib)
-    found = dict(together.outputs(rows, VALIDATION, calibration=CALIBRATION))
+    memory = Memory(budget_mib, lasting)
+    found = dict(TOGETHER.outputs(rows, VALIDATION, memory=memory, calibration=CALIBRATION))
     assert found.keys() == set(rows)
     for row, logits in found.items():
         expected = _alone(row)
@@ -100,9 +101,8 @@ def test_what_two_networks_begin_with_is_computed_once() -> None:
     names = [gene.name for gene in SPACE.genes]
     other = list(smallest)
     other[names.index("s2.b1.expansion")] = 1
-    together = SharedPrefixes(SPACE, SUPERNET)
-    both = _macs(together, [tuple(smallest), tuple(other)])
-    one, two = _macs(together, [tuple(smallest)]), _macs(together, [tuple(other)])
+    both = _macs([tuple(smallest), tuple(other)])
+    one, two = _macs([tuple(smallest)]), _macs([tuple(other)])
     stem_and_first_block = nn.Sequential(*list(SUPERNET.subnet(tuple(smallest)))[:2])
     with Convolutions() as counter, torch.no_grad():
         stem_and_first_block(torch.zeros(20 + 24, *SPACE.input_shape(tuple(smallest))))
@@ -112,9 +112,8 @@ def test_what_two_networks_begin_with_is_computed_once() -> None:
 def test_networks_of_other_resolutions_share_nothing() -> None:
     small, large = [list(arch.extreme(SPACE.genes, largest=False)) for _ in range(2)]
     large[0] = 1
-    together = SharedPrefixes(SPACE, SUPERNET)
-    both = _macs(together, [tuple(small), tuple(large)])
-    assert both == _macs(together, [tuple(small)]) + _macs(together, [tuple(large)])
+    both = _macs([tuple(small), tuple(large)])
+    assert both == _macs([tuple(small)]) + _macs([tuple(large)])
 
 
 def test_the_tree_of_prefixes_is_computed_once_whatever_the_order() -> None:
@@ -127,37 +126,46 @@ def test_the_tree_of_prefixes_is_computed_once_whatever_the_order() -> None:
             with Convolutions() as counter, torch.no_grad():
                 part(torch.zeros(block.inputs[0]))
             expected[prefix] = counter.macs
-    together = SharedPrefixes(SPACE, SUPERNET)
     for order in (rows, rows[::-1], sorted(rows)):
-        assert _macs(together, order) == (20 + 24) * sum(expected.values())
+        assert _macs(order) == (20 + 24) * sum(expected.values())
 
 
 def test_a_smaller_budget_keeps_less_and_computes_more() -> None:
     rows = _rows(20, 4)
-    macs = [_macs(SharedPrefixes(SPACE, SUPERNET, budget), rows) for budget in (0.0, 0.1, 0.3, 64.0)]
+    macs = [_macs(rows, Memory(budget)) for budget in (0.0, 0.1, 0.3, 64.0)]
     assert macs == sorted(macs, reverse=True)
-    assert macs[0] == sum(_macs(SharedPrefixes(SPACE, SUPERNET), [row]) for row in rows)
+    assert macs[0] == sum(_macs([row]) for row in rows)
     assert macs[0] > macs[1] > macs[-1]
 
 
-def test_no_more_is_kept_than_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
-    from hwnas.engine.evaluation import prefix
-
-    alive: list[float] = []
-    keep = prefix._Kept.add
-
-    def noted(kept: prefix._Kept, outputs: prefix._Outputs) -> None:
-        keep(kept, outputs)
-        alive.append(kept.mib)
-
-    monkeypatch.setattr(prefix._Kept, "add", noted)
-    for _ in SharedPrefixes(SPACE, SUPERNET, 0.3).outputs(_rows(40, 5), VALIDATION, calibration=CALIBRATION):
-        pass
+@pytest.mark.parametrize("lasting", [False, True])
+def test_no_more_is_kept_than_the_budget(lasting: bool) -> None:
+    memory, alive = Memory(0.3, lasting), []
+    for _ in TOGETHER.outputs(_rows(40, 5), VALIDATION, memory=memory, calibration=CALIBRATION):
+        alive.append(memory.mib)
+        assert memory.mib == pytest.approx(sum(kept.outputs.mib for kept in memory._kept.values()))
     assert 0.1 < max(alive) <= 0.3
 
 
+def test_a_lasting_memory_serves_later_calls() -> None:
+    rows = _rows(12, 8)
+    memory, fresh = Memory(lasting=True), Memory()
+    _macs(rows[:6], memory)
+    _macs(rows[:6], fresh)
+    assert _macs(rows[6:], memory) < _macs(rows[6:], fresh)
+    found = dict(TOGETHER.outputs(rows, VALIDATION, memory=memory, calibration=CALIBRATION))
+    for row, logits in found.items():
+        assert torch.allclose(logits, _alone(row), atol=1e-4 * float(logits.abs().max()))
+
+
+def test_what_a_lasting_memory_keeps_for_later_takes_nothing_from_the_call_at_work() -> None:
+    rows = _rows(20, 9)
+    for budget in (0.05, 0.1, 0.2, 0.4):
+        assert _macs(rows, Memory(budget, lasting=True)) <= _macs(rows, Memory(budget))
+
+
 def test_networks_come_out_one_by_one() -> None:
-    walk = SharedPrefixes(SPACE, SUPERNET).outputs(_rows(5, 6), VALIDATION, calibration=CALIBRATION)
+    walk = TOGETHER.outputs(_rows(5, 6), VALIDATION, memory=Memory(), calibration=CALIBRATION)
     row, logits = next(walk)
     assert torch.allclose(logits, _alone(row), atol=1e-3)
 
@@ -165,16 +173,15 @@ def test_networks_come_out_one_by_one() -> None:
 def test_held_networks_go_on_with_their_statistics() -> None:
     rows = _rows(8, 7)
     held: dict[Architecture, Parts] = {}
-    together = SharedPrefixes(SPACE, SUPERNET)
-    first = dict(together.outputs(rows, VALIDATION, calibration=CALIBRATION, held=held))
-    again = dict(together.outputs(rows, VALIDATION, held=held))
+    first = dict(TOGETHER.outputs(rows, VALIDATION, memory=Memory(), calibration=CALIBRATION, held=held))
+    again = dict(TOGETHER.outputs(rows, VALIDATION, memory=Memory(), held=held))
     assert all(torch.equal(first[row], again[row]) for row in rows)
-    assert _macs(together, rows, calibration=None) < _macs(together, rows)
+    assert _macs(rows, calibration=None) < _macs(rows)
 
 
 def test_a_negative_budget_is_refused() -> None:
     with pytest.raises(ValueError, match="budget_mib is -1"):
-        SharedPrefixes(SPACE, SUPERNET, -1)
+        Memory(-1)
 
 
 # ---- supernets of other kinds ---------------------------------------------------------------------------------------
@@ -229,7 +236,7 @@ def test_equal_blocks_with_other_weights_are_not_shared(whole: bool) -> None:
     space = Layers()
     supernet = Signed(space, whole=whole)
     rows = [(0, 0), (0, 1), (1, 0), (1, 1)]
-    found = dict(SharedPrefixes(space, supernet).outputs(rows, _images(6, seed=3)))
+    found = dict(SharedPrefixes(space, supernet).outputs(rows, _images(6, seed=3), memory=Memory(lasting=True)))
     for row in rows:
         with torch.no_grad():
             expected = torch.cat([supernet.subnet(row)(batch) for batch in _images(6, seed=3)((4,))])

@@ -12,6 +12,7 @@ from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.spaces.mobilenet_v3 import blocks
 from hwnas.engine.spaces.mobilenet_v3.elastic import ElasticConv, ElasticMBConv, ElasticNorm, permute
+from hwnas.latency.block import Block
 
 if TYPE_CHECKING:
     from hwnas.engine.spaces.mobilenet_v3.space import MobileNetV3Space
@@ -74,29 +75,30 @@ class ElasticMobileNetV3(nn.Module):
         logits: Tensor = self.classify(self.head_act(self.mix(x.mean((2, 3)))))
         return logits
 
-    @torch.no_grad()
     def subnet(self, architecture: Architecture) -> nn.Module:
         """A plain nn.Sequential of the space's blocks with a copy of the weights, in evaluation mode."""
-        architecture = arch.check(self.space.genes, architecture)
-        modules = [block.recipe()() for block in arch.blocks(self.space, architecture)]
-        names, shared = ["stem"], []
-        for s, (members, (_, settings)) in enumerate(zip(self.stages, self._stage_plan(architecture), strict=True), 1):
-            assert isinstance(members, nn.ModuleList)
-            for b, block in enumerate(members[: len(settings)], 1):
-                names.append(f"s{s}_b{b}")
-                shared.append(block)
-        modules[0].load_state_dict(self.stem.state_dict())
-        for elastic, plain in zip(shared, modules[1:-1], strict=True):
+        placed = arch.placed_blocks(self.space, arch.check(self.space.genes, architecture))
+        return nn.Sequential(OrderedDict((slot.replace(".", "_"), self.part(slot, block)) for slot, block in placed))
+
+    @torch.no_grad()
+    def part(self, slot: str, block: Block) -> nn.Module:
+        """The plain module of a block in the slot of that name, with a copy of the weights, in evaluation mode."""
+        plain = block.recipe()().eval()
+        if slot == "stem":
+            plain.load_state_dict(self.stem.state_dict())
+        elif slot == "head":
+            assert isinstance(plain, blocks.Head)
+            self.head_conv.copy_to(plain.conv.conv)
+            self.head_norm.copy_to(plain.conv.norm)
+            plain.mix.load_state_dict(self.mix.state_dict())
+            plain.classify.load_state_dict(self.classify.state_dict())
+        else:
+            stage, number = (int(name[1:]) - 1 for name in slot.split("."))
+            elastic = self.stages[stage][number]  # type: ignore[index]  # a ModuleList of ModuleLists
             assert isinstance(elastic, ElasticMBConv)
             assert isinstance(plain, blocks.MBConv)
             elastic.copy_to(plain)
-        head = modules[-1]
-        assert isinstance(head, blocks.Head)
-        self.head_conv.copy_to(head.conv.conv)
-        self.head_norm.copy_to(head.conv.norm)
-        head.mix.load_state_dict(self.mix.state_dict())
-        head.classify.load_state_dict(self.classify.state_dict())
-        return nn.Sequential(OrderedDict(zip([*names, "head"], modules, strict=True))).eval()
+        return plain
 
     def sort_channels(self) -> None:
         """Put the important channels first, so that slicing keeps them; the largest network stays the same function.
