@@ -39,7 +39,7 @@ class NamedLimit:
         if not np.isfinite(low) or self.of(low) > self.upper:
             return Limit(self.cost, -np.inf)
         if self.of(high) <= self.upper:
-            return Limit(self.cost, np.inf)
+            return Limit(self.cost, high)
         while low < (middle := (low + high) / 2) < high:
             low, high = (middle, high) if self.of(middle) <= self.upper else (low, middle)
         return Limit(self.cost, low)

@@ -66,7 +66,7 @@ def exact_front(
     # dominance holds a limit on one of the costs; thinning may raise that cost, and then the limit is a column too
     beside = [limit for limit in limits if epsilon > 0 or all(limit.cost is not cost for cost in costs)]
     upper = [min([limit.upper for limit in limits if limit.cost is cost], default=np.inf) for cost in costs]
-    upper += [limit.upper for limit in beside]
+    upper += [min(limit.upper, float(np.finfo(np.float64).max)) for limit in beside]  # differences must stay numbers
     walk = Walk.of([*costs, *(limit.cost for limit in beside)])
     X, labels = _Search.of(walk, np.array(upper), objectives=len(costs), epsilon=epsilon, most=most).rows()
     found = np.stack([cost(X) for cost in costs], axis=1)

@@ -19,8 +19,29 @@ def pareto(states: IntArray, costs: FloatArray) -> IntArray:
 
     Of equal rows the first stays.
     """
-    order, unbeaten = _sorted(states, costs)
-    return order[unbeaten]
+    rows = _hopeful(states, costs)
+    order, keep = _sorted(states[rows], costs[rows])
+    return rows[order[keep]]
+
+
+def _hopeful(states: IntArray, costs: FloatArray) -> IntArray:
+    """Indices of rows that no row of a lower cell of a coarse grid beats: sorting all takes three times as long."""
+    n, dimensions = len(costs), costs.shape[1] - 1
+    cells = n / (4 * (int(states.max(initial=0)) + 1))  # of a state; a quarter of the rows in all
+    parts = int(cells ** (1 / dimensions)) if dimensions else 0
+    if parts < 2:
+        return np.arange(n)
+    place, below = states, states
+    for column in costs.T[:-1]:
+        low, high = float(column.min()), float(column.max())
+        cell = ((column - low) * (parts / max(high - low, 1e-300) * (1 - 1e-9))).astype(np.int64)
+        place, below = place * (parts + 1) + cell + 1, below * (parts + 1) + cell
+    grid = np.full((int(states.max()) + 1) * (parts + 1) ** dimensions, np.inf)
+    np.minimum.at(grid, place, costs[:, -1])
+    grid = grid.reshape(-1, *[parts + 1] * dimensions)
+    for axis in range(1, 1 + dimensions):
+        np.minimum.accumulate(grid, axis=axis, out=grid)
+    return np.flatnonzero(costs[:, -1] < grid.ravel()[below])
 
 
 def _sorted(states: IntArray, costs: FloatArray) -> tuple[IntArray, BoolArray]:

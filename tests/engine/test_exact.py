@@ -69,7 +69,7 @@ def early(draw: st.DataObject, patch: pytest.MonkeyPatch) -> None:
 # ---- the front ------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 4).flatmap(lambda n: additive_costs(objectives=n)), st.data())
 def test_the_front_is_that_of_looking_at_every_architecture(costs: list[AdditiveCost], data: st.DataObject) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -81,7 +81,7 @@ def test_the_front_is_that_of_looking_at_every_architecture(costs: list[Additive
     assert (np.stack([cost(front.X) for cost in costs], axis=1) == front.costs).all()
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(additive_costs(objectives=4), st.integers(1, 3), st.data())
 def test_within_limits_the_front_is_that_of_what_keeps_them(
     costs: list[AdditiveCost], objectives: int, data: st.DataObject
@@ -96,6 +96,7 @@ def test_within_limits_the_front_is_that_of_what_keeps_them(
     )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 3).flatmap(lambda n: additive_costs(objectives=n)))
 def test_of_equal_networks_one_stays_the_same_each_time(costs: list[AdditiveCost]) -> None:
     first, second = exact_front(costs), exact_front(costs)
@@ -139,6 +140,15 @@ def test_costs_of_real_blocks_have_the_front_of_looking_at_every_network() -> No
     assert exact_front([by_size, gains]).costs == pytest.approx(brute_force([by_size, gains]))
 
 
+def test_a_limit_of_infinity_bars_only_what_failed() -> None:
+    costs = random_costs(GATED, 2, seed=0)
+    failed = AdditiveCost(GATED, ((1,),), (np.array([np.inf, 1.0]),))
+    for epsilon in (0.0, 0.1):
+        found = exact_front(costs, limits=[Limit(failed, np.inf)], epsilon=epsilon)
+        assert len(found) > 0
+        assert (found.X[:, 1] == 1).all()
+
+
 # ---- epsilon --------------------------------------------------------------------------------------------------------
 
 
@@ -147,7 +157,7 @@ def stands_for_all(costs: FloatArray, true: FloatArray, allowed: FloatArray) -> 
     return all((costs <= point + extra + 1e-9).all(1).any() for point, extra in zip(true, allowed, strict=True))
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3).flatmap(lambda n: additive_costs(objectives=n, low=1)), st.sampled_from([0.1, 0.5]), st.data())
 def test_every_point_has_one_within_the_factor_of_epsilon(
     costs: list[AdditiveCost], epsilon: float, data: st.DataObject
@@ -159,7 +169,7 @@ def test_every_point_has_one_within_the_factor_of_epsilon(
             assert stands_for_all(exact_front(costs, epsilon=epsilon).costs, true, epsilon * true)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(1, 3).flatmap(lambda n: additive_costs(objectives=n)), st.sampled_from([0.1, 0.5]), st.data())
 def test_of_costs_that_may_be_negative_epsilon_is_a_share_of_the_range(
     costs: list[AdditiveCost], epsilon: float, data: st.DataObject
@@ -175,7 +185,7 @@ def test_of_costs_that_may_be_negative_epsilon_is_a_share_of_the_range(
             assert stands_for_all(exact_front(costs, epsilon=epsilon).costs, true, allowed)
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(additive_costs(objectives=3, low=1), st.sampled_from([0.1, 0.5]), st.data())
 def test_with_epsilon_limits_are_kept_all_the_same(
     costs: list[AdditiveCost], epsilon: float, data: st.DataObject
@@ -203,7 +213,7 @@ def test_with_epsilon_a_large_front_shrinks_and_keeps_its_word(crowd: int, monke
 # ---- one cost -------------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(additive_costs(objectives=3), st.data())
 def test_the_least_within_limits_is_that_of_looking_at_every_architecture(
     costs: list[AdditiveCost], data: st.DataObject

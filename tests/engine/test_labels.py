@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from hwnas.engine.architecture import FloatArray, IntArray
+from hwnas.engine.front import non_dominated
 from hwnas.engine.labels import Tolerance, pareto, thinned, unbeaten
 
 
@@ -18,6 +19,7 @@ def rows(draw: st.DrawFn, *, most: int = 3) -> tuple[IntArray, FloatArray]:
     return states, draw(arrays(np.float64, (n, objectives), elements=st.integers(-2, 3).map(float)))
 
 
+@settings(deadline=None)
 @given(rows(most=4))
 def test_a_row_stays_unless_one_of_its_state_is_as_low_everywhere(labels: tuple[IntArray, FloatArray]) -> None:
     states, costs = labels
@@ -30,6 +32,17 @@ def test_a_row_stays_unless_one_of_its_state_is_as_low_everywhere(labels: tuple[
     assert all(whole.index(whole[i]) == i for i in kept)  # of equal rows the first
 
 
+@pytest.mark.parametrize("objectives", [1, 2, 3, 4])
+@pytest.mark.parametrize("options", [3, 1000])
+def test_of_many_rows_the_same_stay_as_of_each_state_alone(objectives: int, options: int) -> None:
+    """A grid sorts most of many rows out; of few rows it is left out."""
+    rng = np.random.default_rng(objectives)
+    states, costs = rng.integers(0, 4, 3000), rng.integers(0, options, (3000, objectives)).astype(float)
+    by_state = [np.unique(costs[states == state], axis=0) for state in range(4)]
+    assert costs[pareto(states, costs)].tolist() == np.concatenate([c[non_dominated(c)] for c in by_state]).tolist()
+
+
+@settings(deadline=None)
 @given(rows(most=2), st.integers(0, 2**32 - 1))
 def test_who_beats_others_answers_for_what_they_stood_for(labels: tuple[IntArray, FloatArray], seed: int) -> None:
     states, costs = labels
@@ -43,6 +56,7 @@ def test_who_beats_others_answers_for_what_they_stood_for(labels: tuple[IntArray
         assert (answers & (states[kept] == state)).any()
 
 
+@settings(deadline=None)
 @given(rows(), st.integers(0, 2**32 - 1), st.sampled_from([0.3, 1.0]))
 def test_every_row_has_one_that_stands_for_it_within_what_may_be_given(
     labels: tuple[IntArray, FloatArray], seed: int, most: float
