@@ -106,7 +106,7 @@ class InheritedAccuracy:
         outputs = SharedPrefixes(self.space, self.supernet).outputs(
             architectures,
             images,
-            memory=self._lasting_memory() if whole else Memory(self.budget_mib),
+            memory=self.memory() if whole else Memory(self.budget_mib),
             calibration=None if held else self._calibration_batches,
             held=held,
         )
@@ -131,13 +131,17 @@ class InheritedAccuracy:
             self.on_evaluation(architecture, accuracy)
         return accuracy
 
-    def _lasting_memory(self) -> Memory:
-        """What is kept of earlier calls with the same weights."""
+    def memory(self) -> Memory:
+        """Outputs kept of earlier calls with the same weights."""
         context = self.context
         if context not in self._memory:
-            self._memory.clear()
-            self._memory[context] = Memory(self.budget_mib, lasting=True)
+            self.remember(Memory(self.budget_mib, lasting=True))
         return self._memory[context]
+
+    def remember(self, memory: Memory) -> None:
+        """Go on with this memory, made with the same weights, images and calibration."""
+        self._memory.clear()
+        self._memory[self.context] = memory
 
     @cached_property
     def _calibration_images(self) -> Split:

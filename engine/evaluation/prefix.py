@@ -12,6 +12,7 @@ from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import prod
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -97,7 +98,7 @@ class SharedPrefixes:
         BatchNorm's `statistics` count as weights where they are not to be averaged anew.
         """
         parts = None if held is None else held.get(path.architecture)
-        part = getattr(self.supernet, "part", None)
+        part: Any = getattr(self.supernet, "part", None)  # of a PartedSupernet
         if parts is None and part is None:
             network: nn.Module = self.supernet.subnet(path.architecture)  # type: ignore[operator]  # a Supernet
             parts = list(network) if isinstance(network, nn.Sequential) else []
@@ -131,6 +132,12 @@ class Memory:
     def mib(self) -> float:
         """What is kept now."""
         return self._mib
+
+    def copy(self) -> Memory:
+        """Another memory that keeps the same now."""
+        found = Memory(self.budget_mib, self.lasting)
+        found._kept, found._mib = dict(self._kept), self._mib
+        return found
 
     def along(self, path: _Path) -> list[tuple[int, _Kept]]:
         """What is kept on a path, the deepest first, which from now on counts as the latest."""
