@@ -10,8 +10,15 @@ from typing import Any
 
 import numpy as np
 
-from hwnas.engine.architecture import Gene, IntArray
+from hwnas.engine.architecture import FloatArray, Gene, IntArray, sample
 from hwnas.engine.objective import Constraint, Objective
+
+PROBES = 64  # enough that nearly every option of every gene is in some of them
+
+
+def _told(costs: FloatArray) -> str:
+    """Digest of costs; nine digits, because machines round the last ones differently."""
+    return hashlib.sha256(" ".join(f"{cost:.9g}" for cost in costs).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +43,11 @@ class SearchIdentity:
     ) -> SearchIdentity:
         """Of a search with these arguments.
 
-        `context` says what the costs depend on: digests of supernet, data and latency table, for example. `initial`
-        are the algorithm's first rows; `earlier` names where evaluations that are told first come from.
+        Cheap objectives and limits are told by what they say of a few architectures: with another latency table it
+        is another search. `context` says what the other costs depend on: digests of supernet and data, for example.
+        `initial` are the algorithm's first rows; `earlier` names where evaluations that are told first come from.
         """
+        probes = sample(genes, PROBES, np.random.default_rng(0))
         first = b"" if initial is None else np.ascontiguousarray(initial, dtype="<i8").tobytes()
         return cls(
             {
@@ -53,7 +62,8 @@ class SearchIdentity:
                     for gene in genes
                 ],
                 "objectives": [objective.name for objective in objectives],
-                "limits": [[constraint.name, constraint.upper] for constraint in constraints],
+                "costs": [_told(objective.costs(probes)) if objective.cheap else "" for objective in objectives],
+                "limits": [[limit.name, limit.upper, _told(limit.costs(probes))] for limit in constraints],
                 "population": population,
                 "seed": seed if isinstance(seed, int) else list(seed),
                 "context": context,

@@ -256,12 +256,27 @@ def test_asks_that_differ_are_refused_with_the_cure_and_the_journal_is_untouched
     equal(searched(journal), searched())
 
 
-def test_a_cheap_objective_that_has_changed_is_named(journal: Journal) -> None:
+def test_with_another_latency_table_it_is_another_search(journal: Journal) -> None:
+    slower = OBJECTIVES[0], replace(OBJECTIVES[1], costs=lambda X: 2 * OBJECTIVES[1].costs(X))
+    for objectives in (OBJECTIVES, slower, OBJECTIVES):
+        equal(searched(journal, objectives=objectives), searched(objectives=objectives))
+    assert count(journal, SEARCHES) == 2
+    assert SearchRecord(journal, identity(objectives=slower, seed=5)).differences() == ("seed",)
+
+
+def test_with_another_limit_it_is_another_search(journal: Journal) -> None:
+    limits = LIMIT, replace(LIMIT, upper=9.0), replace(LIMIT, costs=lambda X: 1 + LIMIT.costs(X))
+    for limit in limits:
+        equal(searched(journal, constraints=(limit,)), searched(constraints=(limit,)))
+    assert count(journal, SEARCHES) == 3
+
+
+def test_a_cheap_objective_that_answers_otherwise_than_when_the_search_began_is_named(journal: Journal) -> None:
     searched(journal, evaluations=20)
     before = dump(journal)
     changed = OBJECTIVES[0], replace(OBJECTIVES[1], costs=lambda X: 2 * OBJECTIVES[1].costs(X))
     with pytest.raises(JournalError, match=r"'latency_ms' of \[.*\] was \d.* ms when the search began and is \d.* now"):
-        searched(journal, objectives=changed)
+        searched(record=SearchRecord(journal, identity()), objectives=changed)
     assert dump(journal) == before
 
 
