@@ -150,6 +150,20 @@ class Problem:
             device, objectives, keys, tuple(limits), latency, additive, tuple(estimated(q).objective for q in figures)
         )
 
+    def weighing(self, *objectives: Objective) -> Problem:
+        """This problem with further objectives, for example of `objective_of`. Raises ValueError for a name twice."""
+        taken = {objective.name for objective in self.objectives}
+        for objective in objectives:
+            if objective.name in taken:
+                raise ValueError(f"there is an objective called {objective.name!r} already: give it another name")
+            taken.add(objective.name)
+        return replace(
+            self,
+            objectives=(*self.objectives, *objectives),
+            keys=(*self.keys, *(objective.name for objective in objectives)),
+            figures=(*self.figures, *objectives),
+        )
+
     @property
     def constraints(self) -> tuple[Constraint, ...]:
         """The limits as a search takes them."""

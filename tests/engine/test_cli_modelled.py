@@ -8,6 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from hwnas.engine.candidates import Problem, front_of, search_run
+from hwnas.engine.cli.options import run_of
+from hwnas.engine.cli.stages import tables_of
+from hwnas.engine.config import read_config
+from hwnas.engine.hardware import latency_of
+from hwnas.engine.objective import objective_of
 from tests.engine.commands import FAST, answered, failure, hwnas
 
 NPU, GPU = "model-roofline-edge-npu", "model-roofline-a100-fp16"
@@ -136,6 +142,41 @@ def test_energy_and_memory_are_objectives_where_the_table_has_them(run: tuple[Pa
         assert point["figures"][f"energy_mj@{NPU}"] == point["energy_mj"]
         if tuple(point["indices"]) in predicted:
             assert point["energy_mj"] == pytest.approx(predicted[tuple(point["indices"])], rel=0.2)
+
+
+def test_a_point_that_measuring_finds_over_its_limit_gives_its_place_to_the_next(run: tuple[Path, Path]) -> None:
+    out, config = run
+    where = fleet_config(out, config)
+    answered("table", "build", *where, "--device", NPU)
+    free = answered("search", *where, "--device", NPU)
+    checked = answered("front", "verify", *where, "--device", NPU)
+    found = [p for p in checked["points"] + checked["dominated"] if p["latency_ms"] > p["latency_predicted_ms"]]
+    assert free["points"]
+    assert found, "no prediction was too low: this test can tell nothing"
+    low = max(found, key=lambda p: p["latency_ms"] / p["latency_predicted_ms"])
+    limit = (low["latency_ms"] + low["latency_predicted_ms"]) / 2  # kept as predicted, broken as measured
+    where = fleet_config(out, config, search=f"confidence = 0.5\nlimits = {{ latency_ms = {limit} }}")
+    predicted = answered("search", *where, "--device", NPU)
+    assert low["indices"] in [p["indices"] for p in predicted["points"] + predicted["dominated"]]
+    front = answered("front", "verify", *where, "--device", NPU)
+    assert all(p["latency_ms"] <= limit for p in front["points"] + front["dominated"] if p["verified"])
+    reasons = {tuple(entry["indices"]): entry["reason"] for entry in front["rejected"]}
+    assert f"the limit is {limit:g}" in reasons[tuple(low["indices"])]
+    assert front["replacements"]["visits"] >= 1
+
+
+def test_a_function_of_ones_own_is_weighed_beside_the_configured_ones(run: tuple[Path, Path]) -> None:
+    out, config = run
+    answered("table", "build", *fleet_config(out, config))
+    of_run = run_of(read_config(config), out=out)
+    own = objective_of("depth", lambda values: values["s1.depth"], vectorised=False, genes=of_run.space.genes)
+    with tables_of(of_run) as tables:
+        problem = Problem.of(of_run, latency_of(of_run, tables[0])).weighing(own)
+        front = front_of(of_run, problem, search_run(of_run, problem))
+    assert front.objectives == ("accuracy", "latency_ms", "depth")
+    assert {point.value("depth") for point in front.points} <= {1.0, 2.0}
+    with pytest.raises(ValueError, match="called 'depth' already"):
+        problem.weighing(own)
 
 
 @pytest.mark.parametrize(
