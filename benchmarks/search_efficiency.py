@@ -59,7 +59,7 @@ CHECKPOINTS = (50, 100, 250, 500)
 BATCH, SEEDS = 25, 5
 MOST = {"Optuna TPE": 250}  # evaluations of a contestant, the last checkpoint for the others
 REPEATS = 2  # trials a counted candidate after which a contestant that only repeats itself is stopped
-PROCESSES = 3
+PROCESSES = 2
 # pixel3 is left out: cells without a path take no time there
 DEVICES = (
     "gold_6240",
@@ -187,8 +187,8 @@ CONTESTANTS: dict[str, Contestant] = {
     "Optuna NSGA-II": optuna_with(lambda seed: optuna.samplers.NSGAIISampler(population_size=BATCH, seed=seed)),
     "Optuna TPE": optuna_with(lambda seed: optuna.samplers.TPESampler(seed=seed)),
     "hwnas NSGA-II": ours("nsga2"),
-    "hwnas surrogate, nothing known": ours("surrogate"),
     "hwnas surrogate, cheap known": ours("surrogate", known=True),
+    "hwnas surrogate, nothing known": ours("surrogate"),
 }
 
 
@@ -311,10 +311,18 @@ def run(task: tuple[str, str, int]) -> Ran:
     return Ran(key, name, seed, counted.shares(), time.process_time() - start)
 
 
-def warm_up() -> None:
-    """Imports and first calls are no part of a search."""
-    for contestant in CONTESTANTS.values():
-        contestant(Counted(problem_of(DEVICES[0]), 2 * BATCH), SEEDS)
+def runs(tasks: list[tuple[str, str, int]]) -> list[Ran]:
+    """Every task's run; those that are finished where it is interrupted."""
+    found: list[Ran] = []
+    pool = ProcessPoolExecutor(PROCESSES, mp_context=get_context("fork"))
+    try:
+        for ran in pool.map(run, tasks):
+            found.append(ran)
+            print(f"{ran.problem}, {ran.name}, seed {ran.seed}: {ran.shares}, {ran.cpu_s:.1f} CPU s", flush=True)
+    except KeyboardInterrupt:
+        print(f"interrupted after {len(found)} of {len(tasks)} runs: what is recorded is of these")
+    pool.shutdown(wait=False, cancel_futures=True)
+    return found
 
 
 def row_of(title: str, name: str, runs: list[Ran]) -> dict[str, Any]:
@@ -330,6 +338,9 @@ def row_of(title: str, name: str, runs: list[Ran]) -> dict[str, Any]:
 def shortfalls(rows: list[dict[str, Any]]) -> list[str]:
     """Where what `hwnas search` does misses a floor, or NSGA-II without rankers is better from 100 evaluations on."""
     of = {(row["problem"], row["search"]): row for row in rows}
+    needed = [(title, name) for title in (OFA, NB201) for name in ("hwnas surrogate, cheap known", "hwnas NSGA-II")]
+    if missing := [f"{title}, {name}: not run" for title, name in needed if (title, name) not in of]:
+        return missing
     ours_on = {title: of[title, "hwnas surrogate, cheap known"] for title in (OFA, NB201)}
     short = [
         f"{OFA} after {n}: {ours_on[OFA][str(n)]}, not {floor}"
@@ -352,18 +363,18 @@ def main() -> int:
         return 1
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
-    warm_up()
-    tasks = [(key, name, seed) for key in (OFA, *DEVICES) for name in CONTESTANTS for seed in range(SEEDS)]
-    found: list[Ran] = []
-    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("fork")) as pool:
-        for ran in pool.map(run, tasks):
-            found.append(ran)
-            print(f"{ran.problem}, {ran.name}, seed {ran.seed}: {ran.shares}, {ran.cpu_s:.1f} CPU s", flush=True)
+    for contestant in CONTESTANTS.values():  # imports and first calls are no part of a search
+        contestant(Counted(problem_of(DEVICES[0]), 2 * BATCH), SEEDS)
+    keys = (OFA, *DEVICES)
+    # the slowest last: what is interrupted leaves whole contestants behind
+    order = sorted(CONTESTANTS, key=lambda name: name in MOST)
+    found = runs([(key, name, seed) for name in order for key in keys for seed in range(SEEDS)])
     groups = {OFA: (OFA,), NB201: DEVICES, **{f"{NB201}, {device}": (device,) for device in DEVICES}}
     rows = [
-        row_of(title, name, [ran for ran in found if ran.problem in keys and ran.name == name])
-        for title, keys in groups.items()
+        row_of(title, name, chosen)
+        for title, among in groups.items()
         for name in CONTESTANTS
+        if len(chosen := [ran for ran in found if ran.problem in among and ran.name == name]) == SEEDS * len(among)
     ]
     short = shortfalls(rows)
     record(

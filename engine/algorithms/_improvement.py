@@ -83,8 +83,9 @@ def _lines(
     if others == 0:
         return np.zeros((1, 0)), np.ones(1)
     if others == 1:
-        # between two neighbouring costs nothing changes, so strips are exact where this objective is known
-        at = np.unique(np.concatenate([front[:, 0], draws[:, :, 0].mean(0)]))
+        # between two neighbouring costs nothing changes, so strips are exact where this objective is known: medians,
+        # since the mean of equal costs may be off by a bit, and its strip would be lost
+        at = np.unique(np.concatenate([front[:, 0], np.sort(draws[:, :, 0], axis=0)[len(draws) // 2]]))
         at = at[at < reference[0]]
         if len(at) > MOST:
             at = at[np.unique(np.linspace(0, len(at) - 1, MOST).astype(int))]
