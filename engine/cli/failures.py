@@ -15,6 +15,7 @@ from hwnas.engine.config import ConfigError
 from hwnas.engine.dataset import DataError
 from hwnas.engine.export import ExportError
 from hwnas.engine.journal import JournalError
+from hwnas.engine.objective import ObjectiveError
 from hwnas.engine.run import RunError
 from hwnas.engine.search import Infeasible
 from hwnas.engine.training.checkpoint import CheckpointError
@@ -31,6 +32,7 @@ CODES: dict[type[BaseException], int] = {
     BuildError: FAILURE,
     TableError: FAILURE,
     JournalError: FAILURE,
+    ObjectiveError: FAILURE,
     CheckpointError: FAILURE,
     RunError: FAILURE,
     ExportError: FAILURE,
