@@ -210,9 +210,10 @@ class Asked:
         X = np.asarray(X)
         if X.dtype != np.int64 or X.ndim != 2 or X.shape[1] != len(self._genome.genes):
             return None
-        if len(X) and not 0 <= X.min() <= X.max() <= np.iinfo(self._type).max:  # a key would wrap around
+        small = X.astype(self._type)
+        if (small != X).any():  # its key would be that of another row
             return None
-        keys = self.keys(X)
+        keys = self.keys(small)
         return keys if self._rows.issuperset(keys) else None
 
     def add(self, keys: Iterable[bytes]) -> None:
@@ -257,7 +258,9 @@ class Asked:
             kept, self._share = self._unseen(self.keys(X), missing)
             rows.append(X[kept])
             missing -= len(kept)
-        return np.concatenate([*rows, self.fresh(missing)])
+        if missing:
+            rows.append(self.fresh(missing))
+        return np.concatenate(rows) if len(rows) != 1 else rows[0]
 
     def fresh(self, n: int) -> IntArray:
         """`n` random rows that nobody asked before; fewer, or none, when the space is used up.
@@ -316,7 +319,7 @@ class Told:
                 f"{len(X)} rows need costs (rows, objectives) and violation (rows,), "
                 f"got {costs.shape} and {violation.shape}"
             )
-        if np.isnan(violation).any() or not np.isfinite(costs[violation <= 0]).all():
+        if np.isnan(violation).any() or not (np.isfinite(costs).all() or np.isfinite(costs[violation <= 0]).all()):
             raise ValueError("a feasible row has costs that are not finite: tell a failed row with violation inf")
         return cls(X, costs, violation, keys)._latest()
 
@@ -327,12 +330,13 @@ class Told:
         """These rows and those; of equal ones the later costs. Raises ValueError for other objectives."""
         if later.costs.shape[1] != self.costs.shape[1]:
             raise ValueError(f"{self.costs.shape[1]} objectives were told before, now {later.costs.shape[1]}")
-        return Told(
+        both = Told(
             np.concatenate([self.X, later.X]),
             np.concatenate([self.costs, later.costs]),
             np.concatenate([self.violation, later.violation]),
             self.keys + later.keys,
-        )._latest()
+        )
+        return both if set(self.keys).isdisjoint(later.keys) else both._latest()
 
     def take(self, rows: IntArray | slice) -> Told:
         """Some of the rows."""
@@ -358,7 +362,7 @@ def crossover(genome: Genome, A: IntArray, B: IntArray, rng: np.random.Generator
     of the hypervolume after 2,000 candidates on blocks of two genes (10 seeds, p = 0.002); 0.847 both on
     OFA-MobileNetV3 (benchmarks/search_loop.py).
     """
-    return genome.canonical(_crossed(genome, A, B, rng, by_place=by_place))
+    return _completed(genome, *_crossed(genome, A, B, rng, by_place=by_place), rng)
 
 
 def mutate(
@@ -380,35 +384,42 @@ def mutate(
         np.shape(weights) != genome.counts.shape or not np.isfinite(weights).all() or np.min(weights) < 0
     ):
         raise ValueError(f"weights of genes are {len(genome.counts)} finite numbers, 0 or more, got {weights!r}")
-    filled = np.where(genome.active(X), X, genome.draw(len(X), rng)) if genome.levels else X.copy()
-    return genome.canonical(_mutated(genome, filled, rng, changes=changes, weights=weights))
+    nowhere = ~genome.active(X)
+    return _completed(genome, _mutated(genome, X.copy(), rng, changes=changes, weights=weights), nowhere, rng)
 
 
-def offspring(genome: Genome, A: IntArray, B: IntArray, rng: np.random.Generator) -> IntArray:
-    """Two canonical children a pair of canonical parents, crossed over and then mutated, (2n, genes).
+def offspring(genome: Genome, parents: IntArray, rng: np.random.Generator) -> IntArray:
+    """Canonical children of canonical parents, crossed over and then mutated, (n, genes).
 
-    As `mutate` of `crossover` in less time, except that what mutation switches on comes from a parent that has it.
+    A parent of the first half of the rows meets the one in the same place of the second half. As `mutate` of
+    `crossover`, but that what mutation switches on comes from a parent that has it on.
     """
-    return genome.canonical(_mutated(genome, _crossed(genome, A, B, rng, by_place=True), rng, changes=CHANGES))
+    half = len(parents) // 2
+    children, nowhere = _crossed(genome, parents[:half], parents[half:], rng, by_place=True)
+    return _completed(genome, _mutated(genome, children, rng, changes=CHANGES), nowhere, rng)
 
 
-def _crossed(genome: Genome, A: IntArray, B: IntArray, rng: np.random.Generator, *, by_place: bool) -> IntArray:
-    """Children whose genes all hold a choice, those that are off too."""
+def _crossed(
+    genome: Genome, A: IntArray, B: IntArray, rng: np.random.Generator, *, by_place: bool
+) -> tuple[IntArray, BoolArray]:
+    """Two children a pair, not canonical, and which of their genes neither parent has on and so hold nothing."""
     places = int(genome.groups[-1]) + 1 if by_place else len(genome.groups)
     swap = rng.integers(0, 2, size=(len(A), places), dtype=bool)
     swap = swap.take(genome.groups, axis=1) if by_place else swap
     if not genome.levels:
-        return np.concatenate([np.where(swap, B, A), np.where(swap, A, B)])
-    on_a, on_b = genome.active(A), genome.active(B)
-    told = np.where(on_a, A, np.where(on_b, B, genome.draw(len(A), rng)))
-    both = on_a & on_b
-    return np.concatenate([np.where(both & swap, B, told), np.where(both > swap, B, told)])
+        return np.concatenate([np.where(swap, B, A), np.where(swap, A, B)]), np.zeros((2 * len(A), 0), dtype=bool)
+    on = genome.active(np.concatenate([A, B]))
+    on_a, on_b = on[: len(A)], on[len(A) :]
+    first = np.where(on_b & (swap | ~on_a), B, A)
+    second = np.where(on_b & ~(swap & on_a), B, A)
+    nowhere = ~(on_a | on_b)
+    return np.concatenate([first, second]), np.concatenate([nowhere, nowhere])
 
 
 def _mutated(
     genome: Genome, X: IntArray, rng: np.random.Generator, *, changes: float, weights: FloatArray | None = None
 ) -> IntArray:
-    """`X`, whose genes all hold a choice, changed in place."""
+    """`X`, changed in place where its genes are on; not canonical."""
     free = (genome.active(X) if genome.levels else True) & (genome.counts > 1)
     weight = free if weights is None else free * weights
     total = np.atleast_2d(weight).sum(1, keepdims=True)
@@ -419,6 +430,18 @@ def _mutated(
     place = genome.places[columns, X[rows, columns]] + rng.integers(1, genome.counts[columns])
     X[rows, columns] = genome.choices[columns, place % genome.counts[columns]]
     return X
+
+
+def _completed(genome: Genome, X: IntArray, nowhere: BoolArray, rng: np.random.Generator) -> IntArray:
+    """`X` in canonical form, with a draw for what is on and `nowhere` says holds nothing."""
+    if not genome.levels:
+        return X
+    on = genome.active(X)
+    rows = np.flatnonzero((on & nowhere).any(1))
+    if len(rows):  # all of a row at once: what is drawn may switch on more
+        X[rows] = np.where(nowhere[rows], genome.draw(len(rows), rng), X[rows])
+        on[rows] = genome.active(X[rows])
+    return X * on
 
 
 # ---- selection ------------------------------------------------------------------------------------------------------
@@ -447,20 +470,29 @@ def crowding(costs: FloatArray, rank: IntArray) -> FloatArray:
     n, objectives = costs.shape
     if n == 0:
         return np.zeros(0)
-    # all ranks and objectives in one sort: pymoo's function is called once a front
-    order = np.lexsort((costs.T, np.repeat(rank[None], objectives, axis=0)))
-    order += np.arange(objectives)[:, None] * n  # positions in the flat arrays, (objectives, n)
-    value = costs.T.ravel()[order]
-    group = np.sort(rank)
-    bounds = np.flatnonzero(group[1:] != group[:-1])
-    first, last = np.concatenate([[0], bounds + 1]), np.concatenate([bounds, [n - 1]])
-    span = np.repeat(value[:, last] - value[:, first], last - first + 1, axis=1)
-    gap = np.zeros((objectives, n))
-    np.divide(value[:, 2:] - value[:, :-2], span[:, 1:-1], out=gap[:, 1:-1], where=span[:, 1:-1] > 0)
-    gap[:, first] = gap[:, last] = np.inf
-    distance = np.empty(objectives * n)
-    distance[order] = gap
-    return np.asarray(distance.reshape(objectives, n).sum(0))
+    if objectives == 2:  # on a front the order of one objective is that of the other, turned
+        order = np.lexsort((-costs[:, 1], costs[:, 0], rank))[None]
+        value = costs.T.take(order[0], axis=1)
+    else:
+        # all ranks and objectives in one sort: pymoo's function is called once a front
+        order = np.lexsort((costs.T, np.repeat(rank[None], objectives, axis=0)))
+        value = np.take_along_axis(costs.T, order, axis=1)
+    group = rank.take(order[0])
+    ends = np.flatnonzero(group[1:] != group[:-1])
+    first, last = np.concatenate([[0], ends + 1]), np.concatenate([ends, [n - 1]])
+    span = np.repeat(np.abs(value[:, last] - value[:, first]), last - first + 1, axis=1)
+    gap = np.abs(value[:, 2:] - value[:, :-2])
+    gap /= np.where(span[:, 1:-1] > 0, span[:, 1:-1], 1)
+    distance = np.full((len(order), n), np.inf)
+    distance[:, 1:-1] = gap.sum(0) if objectives == 2 else gap
+    distance[:, first] = distance[:, last] = np.inf
+    if objectives == 2:
+        found = np.empty(n)
+        found[order[0]] = distance[0]
+        return found
+    found = np.empty((objectives, n))
+    np.put_along_axis(found, order, distance, axis=1)
+    return np.asarray(found.sum(0))
 
 
 def tournament(rank: IntArray, distance: FloatArray, n: int, rng: np.random.Generator) -> IntArray:

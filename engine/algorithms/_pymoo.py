@@ -165,6 +165,6 @@ class _Mating:
             parents = self.selection.do(
                 problem, pop, math.ceil(n / 2), 2, to_pop=False, random_state=self._rng, algorithm=algorithm
             )
-            return offspring(self._genome, X[parents[:, 0]], X[parents[:, 1]], self._rng)
+            return offspring(self._genome, X[parents.T.ravel()], self._rng)
 
         return Population.new(X=self._asked.bred(n_offsprings, children))

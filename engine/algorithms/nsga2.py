@@ -57,7 +57,8 @@ class Nsga2:
 
     def _survivors(self, told: Told) -> _Parents:
         rank = constrained_rank(told.costs, told.violation)
-        distance = crowding(np.where(told.violation[:, None] > 0, 0.0, told.costs), rank)
+        known = told.costs if told.violation.max() <= 0 else np.where(told.violation[:, None] > 0, 0.0, told.costs)
+        distance = crowding(known, rank)
         # chance decides between equals, or the old would always stay
         best = np.lexsort((self._rng.random(len(told)), -distance, rank))[: self._asked.batch]
         return _Parents(told.take(best), rank[best], distance[best])
@@ -66,10 +67,8 @@ class Nsga2:
         parents = self._parents
         if parents is None:
             return self._genome.canonical(self._genome.spread(n, self._rng))
-        pairs = -(-n // 2)
-        chosen = tournament(parents.rank, parents.distance, 2 * pairs, self._rng)
-        X = parents.told.X
-        return offspring(self._genome, X[chosen[:pairs]], X[chosen[pairs:]], self._rng)
+        chosen = tournament(parents.rank, parents.distance, n + n % 2, self._rng)
+        return offspring(self._genome, parents.told.X.take(chosen, axis=0), self._rng)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,3 +42,20 @@ def test_a_barred_option_costs_nan_not_zero() -> None:
     slots = (Slot("conv", ("kernel",), lambda options: Block.of("conv", (1, 8), **options)),)
     cost = AdditiveCost.of(ToySpace(genes, slots), lambda block: 2.0)
     assert cost(np.array([[0], [1]])) == pytest.approx([2.0, np.nan], nan_ok=True)
+
+
+def test_a_row_costs_the_same_in_whatever_company() -> None:
+    """To the last bit, or a search that is resumed in other batches would end elsewhere."""
+    rng = np.random.default_rng(0)
+    genes = tuple(Gene(f"g{i}", tuple(range(4))) for i in range(30))
+    scopes = tuple((i, (i * 7 + 1) % 30) for i in range(29))
+    cost = AdditiveCost(genes, scopes, tuple(rng.random((4, 4)) for _ in scopes))
+    X = rng.integers(0, 4, (301, 30))
+    alone = np.concatenate([cost(row[None]) for row in X])
+    assert cost(X).tobytes() == alone.tobytes()
+    assert cost(X[::-1])[::-1].tobytes() == alone.tobytes()
+    assert alone == pytest.approx(sum(a[X[:, i], X[:, j]] for (i, j), a in zip(scopes, cost.arrays, strict=True)))
+
+
+def test_a_network_without_slots_costs_nothing() -> None:
+    assert AdditiveCost((Gene("a", (1, 2)),), (), ())(np.array([[0], [1]])).tolist() == [0, 0]
