@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,43 @@ def test_nothing_is_computed_twice(tmp_path: Path) -> None:
     assert len(calls) == distinct
     assert (_evaluator(tmp_path, calls).errors(X) == first[:6]).all()
     assert len(calls) == distinct
+
+
+def test_rows_asked_together_have_the_accuracies_they_have_alone(tmp_path: Path) -> None:
+    evaluator = _evaluator(tmp_path)
+    X = np.unique(arch.sample(SPACE.genes, 16, np.random.default_rng(2)), axis=0)
+    alone = [evaluator.accuracy(arch.to_architecture(row), evaluator.data.validation) for row in X]
+    found = [evaluator.errors(X[:8]), evaluator.errors(X[8:])]  # the second half finds what the first has left
+    assert (np.concatenate(found) == 1 - np.array(alone)).all()
+
+
+def test_what_was_evaluated_before_an_interruption_is_kept(tmp_path: Path) -> None:
+    done: list[arch.Architecture] = []
+
+    def interrupt(architecture: arch.Architecture, _: float) -> None:
+        done.append(architecture)
+        if len(done) == 3:
+            raise KeyboardInterrupt
+
+    X = np.unique(arch.sample(SPACE.genes, 8, np.random.default_rng(0)), axis=0)
+    with pytest.raises(KeyboardInterrupt):
+        replace(_evaluator(tmp_path), on_evaluation=interrupt).errors(X)
+    calls: list[arch.Architecture] = []
+    again = _evaluator(tmp_path, calls)
+    assert len(again.journal.read(again.context, "accuracy", done)) == 3
+    again.errors(X)
+    assert len(calls) == len(X) - 3
+
+
+def test_what_was_kept_of_other_weights_is_not_used(tmp_path: Path) -> None:
+    evaluator = _evaluator(tmp_path)
+    X = arch.sample(SPACE.genes, 4, np.random.default_rng(0))
+    evaluator.errors(X)
+    with torch.no_grad():
+        evaluator.supernet.stem.conv.weight.neg_()
+    row = arch.to_architecture(X[0])
+    expected = evaluator.accuracy(row, evaluator.data.validation)
+    assert evaluator.errors(X)[0] == 1 - expected
 
 
 def test_another_supernet_is_another_context(tmp_path: Path) -> None:

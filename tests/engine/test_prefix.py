@@ -184,6 +184,33 @@ def test_a_negative_budget_is_refused() -> None:
         Memory(-1)
 
 
+def test_single_parts_are_those_of_the_subnet() -> None:
+    for row in _rows(5, 10):
+        placed = arch.placed_blocks(SPACE, row)
+        for (slot, block), part in zip(placed, SUPERNET.subnet(row), strict=True):
+            alone = SUPERNET.part(slot, block)
+            assert str(alone) == str(part)
+            assert all(torch.equal(x, part.state_dict()[name]) for name, x in alone.state_dict().items())
+
+
+def test_a_supernet_without_single_parts_shares_as_much() -> None:
+    class Whole(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.supernet = SUPERNET
+
+        def subnet(self, architecture: Architecture) -> nn.Module:
+            network: nn.Module = self.supernet.subnet(architecture)
+            return network
+
+    rows = _rows(8, 11)
+    with Convolutions() as counter:
+        found = dict(SharedPrefixes(SPACE, Whole()).outputs(rows, VALIDATION, memory=Memory(), calibration=CALIBRATION))
+    assert counter.macs == _macs(rows)
+    expected = dict(TOGETHER.outputs(rows, VALIDATION, memory=Memory(), calibration=CALIBRATION))
+    assert all(torch.equal(found[row], expected[row]) for row in rows)
+
+
 # ---- supernets of other kinds ---------------------------------------------------------------------------------------
 
 
