@@ -112,6 +112,7 @@ def buffer_kib(space, architecture):
 
 if __name__ == "__main__":
     torch.manual_seed(0)
+    torch.set_num_threads(1)  # more do no better on networks this small
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else tempfile.mkdtemp())
     digits = load_digits()
     images = LabelledImages("mine", digits.images[:, None].astype(np.float32) / 16, digits.target, tuple("0123456789"))
