@@ -227,11 +227,14 @@ def read_config(path: Path) -> RunConfig:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path}: cannot be read ({error}): give a TOML file, e.g. examples/digits.toml") from error
-    return parse_config(text, source=str(path))
+    return parse_config(text, source=str(path), folder=path.parent)
 
 
-def parse_config(text: str, *, source: str) -> RunConfig:
-    """The configuration in TOML text; `source` names it in errors. Raises ConfigError."""
+def parse_config(text: str, *, source: str, folder: Path = Path()) -> RunConfig:
+    """The configuration in TOML text; `source` names it in errors, a plugin's file is relative to `folder`.
+
+    Raises ConfigError.
+    """
     try:
         data = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
@@ -247,9 +250,9 @@ def parse_config(text: str, *, source: str) -> RunConfig:
             raise ConfigError(f"{source}: {key} = {name!r}: choose from {', '.join(plugin_names(package))}")
     config = RunConfig(
         run=file.run,
-        task=_plugin_config(tasks, file.task, source, "task"),
+        task=_plugin_config(tasks, file.task, source, "task", folder),
         data=file.data,
-        space=_plugin_config(spaces, file.space, source, "space"),
+        space=_plugin_config(spaces, file.space, source, "space", folder),
         training=file.training,
         device=file.device,
         table=file.table,
@@ -261,14 +264,18 @@ def parse_config(text: str, *, source: str) -> RunConfig:
     return config
 
 
-def _plugin_config(package: ModuleType, section: dict[str, Any], source: str, name: str) -> BaseModel:
+def _plugin_config(package: ModuleType, section: dict[str, Any], source: str, name: str, folder: Path) -> BaseModel:
     if not isinstance(section.get("name"), str):
         raise ConfigError(f'{source}: [{name}] has no name: write e.g. name = "{_EXAMPLES[name]}"')
+    if section["name"].endswith(".py"):  # a file of the user's own
+        section = {**section, "name": str((folder / section["name"]).resolve())}
     try:
         plugin = load_plugin(package, section["name"])
     except LookupError as error:
         raise ConfigError(f"{source}: [{name}] {error}") from error
-    model: type[BaseModel] = plugin.Config
+    model: type[BaseModel] | None = getattr(plugin, "Config", None)
+    if model is None:
+        raise ConfigError(f"{source}: [{name}] {section['name']} has no Config: write one, see docs/own-space.md")
     return _validated(model, section, source, (name,))
 
 

@@ -146,6 +146,8 @@ class Run:
     @cached_property
     def history(self) -> tuple[EpochRecord, ...]:
         """Epochs of the trained supernet. Raises CheckpointError where there is none, or not all of it."""
+        if self.config.training.epochs == 0:
+            return ()
         found = checkpoints.load(self.supernet_folder)
         if found is None or found.epoch < self.config.training.epochs:
             done = "no checkpoint" if found is None else f"{found.epoch} of {self.config.training.epochs} epochs"

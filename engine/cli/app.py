@@ -72,14 +72,14 @@ def train(config: Config, out: Out = None, as_json: Json = False) -> None:
     """Train the supernet; run again after an interruption to go on."""
     run = run_of(read_config(config), out=out)
     history = stages.train(run, Terminal())
-    last = history[-1]
+    last = history[-1] if history else None
     answer(
         as_json,
         {
-            "checkpoint": str(run.supernet_folder),
-            "epochs": last.epoch,
-            "accuracy_largest": last.accuracy_largest,
-            "accuracy_smallest": last.accuracy_smallest,
+            "checkpoint": str(run.supernet_folder) if last else None,
+            "epochs": last.epoch if last else 0,
+            "accuracy_largest": last.accuracy_largest if last else None,
+            "accuracy_smallest": last.accuracy_smallest if last else None,
         },
     )
 

@@ -39,6 +39,9 @@ from hwnas.latency.builder import Event
 def train(run: Run, terminal: Terminal) -> tuple[EpochRecord, ...]:
     """Train the supernet, or what is left of it."""
     epochs = run.config.training.epochs
+    if epochs == 0:
+        terminal.say("supernet: used with the weights that it begins with")
+        return ()
     before = checkpoints.load(run.supernet_folder)
     if before is not None and before.epoch >= epochs:
         history = run.trainer().run()

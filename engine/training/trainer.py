@@ -32,7 +32,7 @@ class TrainingConfig(BaseModel):
 
     sampler: str = "sandwich"
     criterion: str = "in_place_distillation"
-    epochs: PositiveInt = 60
+    epochs: NonNegativeInt = 60  # none: the weights that the supernet begins with are good as they are
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 0.1
     warmup_epochs: NonNegativeInt = 2
