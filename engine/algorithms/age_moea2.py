@@ -75,7 +75,7 @@ def _ends(front: FloatArray) -> IntArray:
 
 def _intercepts(front: FloatArray, ends: IntArray) -> FloatArray:
     """Where the plane through the ends cuts the axes; the largest costs where there is no such plane, (objectives,)."""
-    largest = front.max(0)
+    largest: FloatArray = front.max(0)
     largest[largest <= 0] = 1.0
     if len(ends) < front.shape[1]:
         return largest
@@ -84,7 +84,7 @@ def _intercepts(front: FloatArray, ends: IntArray) -> FloatArray:
     except np.linalg.LinAlgError:
         return largest
     with np.errstate(divide="ignore"):
-        cuts = 1 / plane
+        cuts: FloatArray = np.asarray(1 / plane)
     return cuts if np.isfinite(cuts).all() and (cuts > TINY).all() else largest
 
 

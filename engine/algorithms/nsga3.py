@@ -23,7 +23,7 @@ def _by_violation_then_chance(pop: Any, P: IntArray, *, random_state: np.random.
     over = pop.get("CV")[:, 0]
     a, b = P.T
     b_wins = (over[b] < over[a]) | ((over[b] == over[a]) & random_state.integers(0, 2, len(P), dtype=bool))
-    return np.where(b_wins, b, a)[:, None]
+    return np.asarray(np.where(b_wins, b, a)[:, None])
 
 
 algorithm = through_pymoo(_build)

@@ -34,12 +34,14 @@ def _within_a_niche(pop: Any, P: IntArray, *, random_state: np.random.Generator,
     lost = np.where(together, _compared(rank, a, b), lost)
     lost = np.where(together & (lost == 0), _compared(distance, a, b), lost)
     lost = np.where(lost == 0, random_state.integers(0, 2, len(P)) * 2 - 1, lost)
-    return np.where(lost > 0, b, a)[:, None]
+    return np.asarray(np.where(lost > 0, b, a)[:, None])
 
 
 def _compared(values: Any, a: IntArray, b: IntArray) -> IntArray:
     """1 where b is less than a, -1 where it is more, else 0."""
-    return (values[b] < values[a]).astype(np.int64) - (values[b] > values[a])
+    return np.sign(
+        np.asarray(values[a] > values[b], dtype=np.int64) - np.asarray(values[a] < values[b], dtype=np.int64)
+    )
 
 
 algorithm = through_pymoo(_build)

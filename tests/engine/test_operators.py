@@ -146,6 +146,11 @@ def test_what_is_bred_is_new_and_filled_up_with_fresh_rows() -> None:
     assert rows[0] == (0, 1, 0, 0, 0)
 
 
+def test_nothing_is_bred_for_nobody() -> None:
+    asked = Asked(Genome.of(GATED), batch=1, rng=np.random.default_rng(0))
+    assert asked.bred(0, lambda n: pytest.fail("nobody asked")).shape == (0, 5)
+
+
 def test_a_row_whose_key_would_wrap_around_is_not_taken_for_another() -> None:
     genome = Genome.of([Gene("width", (1, 2, 3))])
     asked = Asked(genome, batch=1, rng=np.random.default_rng(0))
