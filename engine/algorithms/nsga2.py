@@ -23,7 +23,7 @@ from hwnas.engine.operators import (
 class Nsga2:
     """NSGA-II with constraint domination (Deb, Pratap, Agarwal, Meyarivan, IEEE TEC 6(2), 2002), no duplicates.
 
-    Uniform crossover, and half a mutated gene a row on average. Any number of objectives; above three, fronts
+    Uniform crossover of places, and half a mutated gene a row on average. Any number of objectives; above three, fronts
     hold nearly everybody and the search leans on crowding alone.
     """
 
