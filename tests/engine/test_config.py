@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from hwnas.engine.config import ConfigError, parse_config, read_config
+from hwnas.engine.objective import Quantity
 
 TEXT = files("hwnas.engine").joinpath("digits.toml").read_text(encoding="utf-8")
 
@@ -71,3 +72,55 @@ def test_text_that_is_not_toml_is_named() -> None:
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none.toml: cannot be read"):
         read_config(tmp_path / "none.toml")
+
+
+# ---- objectives, limits, devices ------------------------------------------------------------------------------------
+
+
+def _with(search: str = "", device: str = "") -> str:
+    return TEXT.replace("[search]", f"[search]\n{search}") + f"\n[device]\n{device}\n"
+
+
+@pytest.mark.parametrize(
+    ("search", "complaint"),
+    [
+        (
+            'objectives = ["accuracy", "speed"]',
+            "search.objectives: 'speed': no objective is called 'speed': choose from",
+        ),
+        ('objectives = ["accuracy", "latency_ms@pixel9"]', "called 'pixel9' (known: host, pi)"),
+        ('limits = { "latency_ms@pixel9:p99" = 3 }', "search.limits: 'latency_ms@pixel9:p99': no device of this run"),
+        ('limits = { "macs@pi" = 3 }', "the same on every device"),
+        ("limits = { accuracy = 0.9 }", "no upper limit that a search can keep"),
+        ("limits = { macs = inf }", "search.limits.macs = inf"),
+        ("confidence = 1.0", "search.confidence = 1.0"),
+        ("objectives = []", "search.objectives is empty"),
+        ('objectives = ["macs", "macs"]', "holds 'macs' twice"),
+    ],
+)
+def test_a_quantity_that_cannot_be_is_named_with_those_that_can(search: str, complaint: str) -> None:
+    assert complaint in _mistake(_with(search, 'devices = ["pi"]'))
+
+
+def test_no_device_may_take_the_name_of_the_fleets_front() -> None:
+    assert "names the front of all devices" in _mistake(_with(device='devices = ["fleet"]'))
+
+
+def test_old_keys_and_limits_are_one_list_and_the_key_goes_first() -> None:
+    section = parse_config(
+        _with('max_macs = 5.0\nlimits = { macs = 9, "latency_ms@pi:p99" = 16 }', 'devices = ["pi"]'), source="x"
+    ).search
+    assert section.uppers == {Quantity("macs"): 5, Quantity("latency_ms", "pi", 99): 16}
+
+
+def test_a_percentile_that_is_named_is_measured_long_enough() -> None:
+    assert parse_config(_with(), source="x").protocol().runs == 100
+    assert parse_config(_with('limits = { "latency_ms:p99" = 3 }'), source="x").protocol().runs == 200
+    assert parse_config(_with('limits = { "latency_ms:p90" = 3 }'), source="x").protocol().runs == 100
+
+
+def test_another_device_of_the_run_becomes_the_first_and_a_foreign_one_the_only() -> None:
+    config = parse_config(_with(device='devices = ["pi", "host"]'), source="x")
+    assert config.device.names == ("host", "pi")
+    assert config.with_device("pi").device.names == ("pi", "host")
+    assert config.with_device("watch").device.names == ("watch",)
