@@ -8,7 +8,7 @@ thread; the memory is the peak of a second, traced run with the first seed. Exit
 costs takes LIMIT_S.
 
 Gap: the share of that surrogate's exact front that NSGA-II reaches, in hypervolume.
-Search: rounds of evaluating rows of the exact front of a surrogate fitted anew, beside NSGA-II, both on the accuracies.
+Search: the exact algorithm beside NSGA-II, both on the accuracies.
 """
 
 from __future__ import annotations
@@ -27,13 +27,12 @@ os.environ.update(OMP_NUM_THREADS="1", OPENBLAS_NUM_THREADS="1")
 import numpy as np
 
 from hwnas.engine.additive import AdditiveCost
-from hwnas.engine.algorithms import make
+from hwnas.engine.algorithms import Known, make
 from hwnas.engine.architecture import FloatArray, IntArray, sample, size
 from hwnas.engine.evaluation.complexity import block_macs, block_params
 from hwnas.engine.exact import ExactFront, exact_front
-from hwnas.engine.exact_search import additive_surrogate, agreement, exact_search, optimality_gap
+from hwnas.engine.exact_search import additive_surrogate, agreement, optimality_gap
 from hwnas.engine.front import normalised_hypervolume
-from hwnas.engine.operators import Genome
 from hwnas.engine.spaces.mobilenet_v3 import Config, MobileNetV3Space, Stage, build
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -141,28 +140,23 @@ def fronts(
 # ---- what a front tells ---------------------------------------------------------------------------------------------
 
 
-def nsga2(space: MobileNetV3Space, costs: Callable[[IntArray], FloatArray], evaluations: int, seed: int) -> FloatArray:
-    """The costs of everything that NSGA-II evaluates, in order."""
-    algorithm = make("nsga2", space.genes, population=50, rng=np.random.default_rng(seed))
-    told: list[FloatArray] = []
+def searched(
+    name: str,
+    space: MobileNetV3Space,
+    costs: Callable[[IntArray], FloatArray],
+    *,
+    evaluations: int,
+    seed: int,
+    known: Known | None = None,
+) -> tuple[IntArray, FloatArray]:
+    """Everything that an algorithm evaluates, in order, and its costs."""
+    algorithm = make(name, space.genes, population=50, rng=np.random.default_rng(seed), known=known)
+    asked, told = [], []
     while sum(map(len, told)) < evaluations:
-        X = algorithm.ask()
-        told.append(costs(X))
-        algorithm.tell(X, told[-1], np.zeros(len(X)))
-    return np.concatenate(told)[:evaluations]
-
-
-def rounds(space: MobileNetV3Space, macs: AdditiveCost, errors: Errors, seed: int) -> tuple[FloatArray, list[float]]:
-    """100 rows spread from small to large, then 50 a round of the front of a surrogate fitted anew."""
-    rng = np.random.default_rng(seed)
-    genome = Genome.of(space.genes)
-    X = np.unique(genome.canonical(genome.spread(100, rng)), axis=0)
-    told, agreements = errors(X), []
-    while len(X) < max(CHECKPOINTS):
-        proposal = exact_search([macs], 50, evaluated=(X, told))
-        agreements.append(proposal.agreement or float("nan"))
-        X, told = np.concatenate([X, proposal.X]), np.concatenate([told, errors(proposal.X)])
-    return np.stack([told, macs(X) / 1e6], axis=1), agreements
+        asked.append(algorithm.ask())
+        told.append(costs(asked[-1]))
+        algorithm.tell(asked[-1], told[-1], np.zeros(len(asked[-1])))
+    return np.concatenate(asked)[:evaluations], np.concatenate(told)[:evaluations]
 
 
 def measure_fronts() -> bool:
@@ -228,17 +222,24 @@ def measure_searches() -> None:
     found: dict[str, dict[int, list[float]]] = {name: {n: [] for n in CHECKPOINTS} for name in ("exact", "nsga2")}
     shares: dict[int, list[float]] = {n: [] for n in (500, 2000, 10_000)}
     taus: list[list[float]] = []
+
+    def both(X: IntArray) -> FloatArray:
+        return np.stack([errors(X), macs(X) / 1e6], axis=1)
+
+    known = Known((None, macs), lambda X: np.zeros(len(X)), (macs,), (None, macs))
     for seed in SEEDS:
         cost = additive_surrogate(at_224.genes, *evaluations(at_224, errors, seed))
         front = exact_front([cost, macs])
         reference = (front.costs[:, 0].max() * 1.01, front.costs[:, 1].max() * 1.01)
-        told = nsga2(at_224, lambda X, cost=cost: np.stack([cost(X), macs(X)], axis=1), 10_000, seed)  # type: ignore[misc]
+        _, told = searched(
+            "nsga2", at_224, lambda X, cost=cost: np.stack([cost(X), macs(X)], axis=1), evaluations=10_000, seed=seed
+        )  # type: ignore[misc]
         for n, share in shares.items():
             share.append(optimality_gap(told[:n], front.costs, reference))
-        by_rounds, tau = rounds(at_224, macs, errors, seed)
-        taus.append(tau)
-        by_nsga2 = nsga2(at_224, lambda X: np.stack([errors(X), macs(X) / 1e6], axis=1), max(CHECKPOINTS), seed)
-        for name, costs in (("exact", by_rounds), ("nsga2", by_nsga2)):
+        for name in found:
+            X, costs = searched(name, at_224, both, evaluations=max(CHECKPOINTS), seed=seed, known=known)
+            if name == "exact":
+                taus.append([agreement(at_224.genes, X[:n], costs[:n, 0]) for n in CHECKPOINTS])
             for n in CHECKPOINTS:
                 found[name][n].append(normalised_hypervolume(costs[:n], ideal=BOX[0], reference=BOX[1]))
     gaps = [
@@ -257,7 +258,7 @@ def measure_searches() -> None:
         for name, by in found.items()
         for n, v in by.items()
     ]
-    notes = {"agreement of each round": taus, "values": found}
+    notes = {"agreement at each number": taus, "values": found}
     record("exact_search", quality, title="top-1 and MACs of Once-for-All", seeds=SEEDS, notes=notes)
 
 

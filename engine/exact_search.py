@@ -1,4 +1,4 @@
-"""Uses of exact fronts: rows to start from or to evaluate next, and how far a front found is from the best possible."""
+"""Uses of exact fronts: rows along one, sums that stand for other costs, how far a front found is from the best."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 from scipy.stats import kendalltau
 
 from hwnas.engine.additive import AdditiveCost, gates
-from hwnas.engine.architecture import FloatArray, Gene, IntArray, to_architecture
-from hwnas.engine.exact import ExactFront, Limit, exact_front
+from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.exact import ExactFront
 from hwnas.engine.front import hypervolume
 
 PENALTIES = np.logspace(-3, 3, 13)  # of ridge regression, for costs of unit variance
@@ -112,44 +112,3 @@ def optimality_gap(found: FloatArray, exact: FloatArray, reference: Sequence[flo
     if whole <= 0:
         raise ValueError(f"no point of the exact front is below the reference {tuple(reference)}: move it up")
     return hypervolume(found, reference) / whole
-
-
-@dataclass(frozen=True, slots=True)
-class Proposal:
-    """What to evaluate next, and the front that it comes from."""
-
-    X: IntArray  # (n, genes), none of them evaluated
-    front: ExactFront  # of the surrogate, where there is one, and the additive costs after it
-    surrogate: AdditiveCost | None
-    agreement: float | None  # of the surrogate with evaluations that it was not fitted to, Kendall's tau
-
-
-def exact_search(
-    costs: Sequence[AdditiveCost],
-    n: int,
-    *,
-    evaluated: tuple[IntArray, FloatArray] | None = None,
-    limits: Sequence[Limit] = (),
-    scopes: Sequence[tuple[int, ...]] = (),
-    enough: int | None = None,
-    epsilon: float = 0.0,
-) -> Proposal:
-    """`n` rows along the exact front of `costs` and of a surrogate of the errors evaluated, fewer where it has fewer.
-
-    `evaluated` holds rows (m, genes) and their errors (m,), as a journal keeps them. From `enough` of them on (as
-    many as there are genes, 20 at least, if nothing else is said) a sum over genes is fitted to the errors and is
-    the first objective. With fewer, the front is that of `costs` alone: networks that are cheap in one way or the
-    other, whatever their error. Evaluating the rows and calling again searches on, each time with a better surrogate.
-    """
-    genes = costs[0].genes
-    known = np.zeros((0, len(genes)), dtype=np.int64) if evaluated is None else evaluated[0]
-    surrogate, rank = None, None
-    if evaluated is not None and len(known) >= (max(20, len(genes)) if enough is None else enough):
-        surrogate = additive_surrogate(genes, known, evaluated[1], scopes=scopes)
-        rank = agreement(genes, known, evaluated[1], scopes=scopes)
-    objectives = costs if surrogate is None else [surrogate, *costs]
-    front = exact_front(objectives, limits=limits, epsilon=epsilon)
-    seen = {to_architecture(row) for row in known}
-    new = np.array([to_architecture(row) not in seen for row in front.X], dtype=bool)
-    left = ExactFront(front.X[new], front.costs[new], front.labels)
-    return Proposal(seed_rows(left, n), front, surrogate, rank)

@@ -200,6 +200,9 @@ class Asked:
     def __len__(self) -> int:
         return len(self._rows)
 
+    def __contains__(self, key: bytes) -> bool:
+        return key in self._rows
+
     def keys(self, X: IntArray) -> list[bytes]:
         """One hashable key a canonical row."""
         rows = np.ascontiguousarray(X, dtype=self._type)

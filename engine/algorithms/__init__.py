@@ -26,6 +26,7 @@ class Known:
     costs: tuple[Costs | None, ...]  # one an objective, in order; None where only the rows asked have it
     violation: Callable[[IntArray], FloatArray]  # of all limits together, (n,), 0 where they hold
     additive: tuple[AdditiveCost, ...] = ()  # sums over slots whose extremes are worth a look, MACs first
+    sums: tuple[AdditiveCost | None, ...] = ()  # one an objective: the sum that it is or rises with; () for none
 
     @classmethod
     def of(
@@ -33,10 +34,11 @@ class Known:
         objectives: Sequence[Objective],
         constraints: Sequence[Constraint] = (),
         additive: Sequence[AdditiveCost] = (),
+        sums: Sequence[AdditiveCost | None] = (),
     ) -> Known:
         """What these objectives and limits tell."""
         costs = tuple(objective.costs if objective.cheap else None for objective in objectives)
-        return cls(costs, lambda X: violation(constraints, X), tuple(additive))
+        return cls(costs, lambda X: violation(constraints, X), tuple(additive), tuple(sums))
 
 
 class Algorithm(Protocol):

@@ -6,9 +6,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hwnas.engine.additive import AdditiveCost, gates
-from hwnas.engine.architecture import Gene, IntArray, active, sample, to_architecture
-from hwnas.engine.exact import ExactFront, Limit, exact_front
-from hwnas.engine.exact_search import additive_surrogate, agreement, exact_search, optimality_gap, seed_rows
+from hwnas.engine.architecture import Gene, IntArray, active, sample
+from hwnas.engine.exact import ExactFront
+from hwnas.engine.exact_search import additive_surrogate, agreement, optimality_gap, seed_rows
 from tests.engine.toy_spaces import GATED, every, gene_sets
 
 GENES = (*GATED, *(Gene(f"width{i}", (8, 16, 24)) for i in range(4)))
@@ -109,45 +109,3 @@ def test_the_exact_front_has_all_of_its_hypervolume_and_a_part_has_its_part() ->
 def test_a_reference_below_the_front_is_an_error() -> None:
     with pytest.raises(ValueError, match="reference"):
         optimality_gap(np.zeros((1, 2)), np.ones((1, 2)), (0.5, 0.5))
-
-
-# ---- searching ------------------------------------------------------------------------------------------------------
-
-
-def test_without_evaluations_the_rows_come_from_the_costs_alone() -> None:
-    proposal = exact_search([MACS], 5)
-    assert proposal.surrogate is None
-    assert proposal.X.tolist() == [list(MACS.minimum()[0])]
-
-
-def test_enough_evaluations_make_the_error_the_first_objective() -> None:
-    X = sample(GENES, 100, np.random.default_rng(0))
-    proposal = exact_search([MACS], 8, evaluated=(X, errors_of(X)))
-    assert proposal.agreement is not None
-    assert proposal.agreement > 0.9
-    assert len(proposal.X) == 8
-    true = exact_front(
-        [additive_surrogate(GENES, np.array(sorted(every(GENES))), errors_of(np.array(sorted(every(GENES))))), MACS]
-    )
-    found = np.stack([errors_of(proposal.front.X), MACS(proposal.front.X)], axis=1)
-    assert optimality_gap(found, true.costs, (1.0, 40.0)) > 0.99
-
-
-def test_nothing_is_proposed_that_was_evaluated() -> None:
-    X = np.unique(sample(GENES, 60, np.random.default_rng(0)), axis=0)
-    seen: set[tuple[int, ...]] = set()
-    for _ in range(4):
-        proposal = exact_search([MACS], 6, evaluated=(X, errors_of(X)))
-        rows = {to_architecture(row) for row in proposal.X}
-        assert len(rows) == len(proposal.X)
-        assert not rows & {to_architecture(row) for row in X}
-        seen |= rows
-        X = np.concatenate([X, proposal.X])
-    assert len(seen) > 6
-
-
-def test_rows_keep_the_limits() -> None:
-    X = sample(GENES, 100, np.random.default_rng(0))
-    proposal = exact_search([MACS], 8, evaluated=(X, errors_of(X)), limits=[Limit(MACS, 13.0)])
-    assert MACS(proposal.front.X).max() == 13
-    assert (MACS(proposal.X) <= 13).all()
