@@ -58,9 +58,9 @@ from tests.postgresql import running
 
 KILLS, PAIRS = 20, 5  # searches killed; pairs of workers of which one is killed, on each database
 EVALUATIONS, POPULATION, BATCH = 80, 16, 4
-REPEATS = 5
-FREE = {100: 10_000, 1000: 20_000}  # population -> candidates of the searches whose costs are free
-ALONE = 300  # candidates that are claimed and kept one by one
+REPEATS = 3
+FREE = {100: 4_000, 1000: 8_000}  # population -> candidates of the searches whose costs are free
+ALONE = 200  # candidates that are claimed and kept one by one
 
 
 # ---- a search of accuracy and MACs ----------------------------------------------------------------------------------
