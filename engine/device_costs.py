@@ -13,7 +13,7 @@ import numpy as np
 from hwnas.devices import Measurement
 from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
-from hwnas.engine.architecture import FloatArray, IntArray, SearchSpace
+from hwnas.engine.architecture import FloatArray, SearchSpace
 from hwnas.engine.objective import fewest_runs
 from hwnas.engine.objectives import Predicted
 from hwnas.engine.run import RunError
@@ -62,10 +62,6 @@ class Latency:
     def additive(self) -> AdditiveCost:
         """The sum that the predictor corrects; infinite where a block failed. Raises LookupError for a gap."""
         return self._sums
-
-    def costs(self, additive: AdditiveCost) -> Callable[[IntArray], FloatArray]:
-        """Population -> ms."""
-        return lambda X: self.predictor.correct(additive(X))
 
     def predicted(self, percentile: int | None = None) -> Predicted:
         """Latency in ms: of a typical run, or at a percentile of the runs at one speed of the device.

@@ -89,6 +89,7 @@ def train(config: Config, out: Out = None, as_json: Json = False) -> None:
 def search(
     config: Config,
     out: Out = None,
+    device: Device = None,
     max_latency_ms: MaxLatency = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Candidates, instead of [search]")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search")] = False,
@@ -100,10 +101,10 @@ def search(
     Every evaluation is kept, so the same search always goes on where it was; --resume insists that there is one.
     """
     changes = {"max_latency_ms": max_latency_ms, "evaluations": evaluations}
-    run = run_of(read_config(config), out=out, search=changes, table={"path": table})
+    run = run_of(read_config(config), out=out, device=device, search=changes, table={"path": table})
     if resume and not run.journal_path.exists():
         raise ConfigError(f"{run.journal_path}: there is no search to resume: leave --resume out")
-    with stages.tables_of(run) as tables:
+    with stages.tables_of(run, asked(run, device)) as tables:
         _show_fronts(run, stages.search(run, tables, Terminal()), as_json)
 
 

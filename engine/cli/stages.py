@@ -216,11 +216,11 @@ def table_of(run: Run) -> LatencyTable:
 
 
 @contextmanager
-def tables_of(run: Run) -> Iterator[list[LatencyTable]]:
-    """The latency tables of all devices of the run, to read. Raises TableError, DeviceError."""
+def tables_of(run: Run, devices: Sequence[str]) -> Iterator[list[LatencyTable]]:
+    """The latency tables of these devices of the run, to read. Raises TableError, DeviceError."""
     with ExitStack() as stack:
         tables = []
-        for name in run.config.device.names:
+        for name in devices:
             tables.append(table_of(run.on(name)))
             stack.callback(tables[-1].close)
         yield tables

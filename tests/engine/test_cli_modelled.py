@@ -170,7 +170,7 @@ def test_a_function_of_ones_own_is_weighed_beside_the_configured_ones(run: tuple
     answered("table", "build", *fleet_config(out, config))
     of_run = run_of(read_config(config), out=out)
     own = objective_of("depth", lambda values: values["s1.depth"], vectorised=False, genes=of_run.space.genes)
-    with tables_of(of_run) as tables:
+    with tables_of(of_run, [NPU]) as tables:
         problem = Problem.of(of_run, latency_of(of_run, tables[0])).weighing(own)
         front = front_of(of_run, problem, search_run(of_run, problem))
     assert front.objectives == ("accuracy", "latency_ms", "depth")
