@@ -54,7 +54,7 @@ class InheritedAccuracy:
     calibration: int = 256  # images of the training split for BatchNorm
     batch: int = 256
     on_evaluation: Callable[[Architecture, float], None] | None = None
-    budget_mib: float = 256.0  # of outputs that are kept for networks that begin alike
+    budget_mib: float = 512.0  # of outputs that are kept for networks that begin alike
     _memory: dict[str, Memory] = field(default_factory=dict, init=False, repr=False, compare=False)  # by context
 
     @property
