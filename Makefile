@@ -3,7 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test check bench bench-compile bench-search bench-table bench-latency bench-farm bench-drift clean
+.PHONY: demo test check bench bench-compile bench-search bench-table bench-latency bench-farm bench-drift bench-resume bench-exact bench-efficiency bench-evaluation bench-devices bench-tail clean
 
 demo: $(READY)
 	$(BIN)/hwnas demo
@@ -17,7 +17,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-compile bench-search bench-table bench-latency bench-farm bench-drift
+bench: bench-compile bench-search bench-efficiency bench-exact bench-evaluation bench-devices bench-tail bench-resume bench-table bench-latency bench-farm bench-drift
 
 bench-compile: $(READY)
 	$(BIN)/python benchmarks/compile.py
@@ -36,6 +36,24 @@ bench-farm: $(READY)
 
 bench-drift: $(READY)
 	$(BIN)/python benchmarks/drift.py
+
+bench-resume: $(READY)
+	$(BIN)/python benchmarks/resume.py
+
+bench-exact: $(READY)
+	$(BIN)/python benchmarks/exact.py
+
+bench-efficiency: $(READY)
+	$(BIN)/python benchmarks/search_efficiency.py
+
+bench-evaluation: $(READY)
+	$(BIN)/python benchmarks/evaluation.py
+
+bench-devices: $(READY)
+	$(BIN)/python benchmarks/devices.py
+
+bench-tail: $(READY)
+	$(BIN)/python benchmarks/tail_limit.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

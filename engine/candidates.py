@@ -14,14 +14,19 @@ from hwnas.engine import algorithms
 from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.algorithms import Known
-from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
+from hwnas.engine.architecture import Architecture, FloatArray, Gene, IntArray, SearchSpace
 from hwnas.engine.config import ConfigError
+from hwnas.engine.conflict import NamedLimit, conflict
 from hwnas.engine.device_costs import Latency
 from hwnas.engine.evaluation.complexity import block_macs, block_params
+from hwnas.engine.exact_search import Gap, gap
 from hwnas.engine.fleet import Fleet, Member, worst_share
 from hwnas.engine.front import Front, FrontPoint
+from hwnas.engine.identity import SearchIdentity
+from hwnas.engine.journal import earlier_evaluations
 from hwnas.engine.objective import Constraint, Objective, Quantity, violation
 from hwnas.engine.objectives import Estimate, Predicted, estimate, find
+from hwnas.engine.record import SearchRecord
 from hwnas.engine.run import Run, RunError, write_text
 from hwnas.engine.search import Evaluated, Infeasible, hypervolume_trace, search
 from hwnas.latency import Block
@@ -47,6 +52,20 @@ class Limit:
         if least is not None and least[1] > self.constraint.upper:
             nearest, value = least
             raise Infeasible(self.constraint, nearest, value, self.shown(nearest))
+
+    def named(self) -> NamedLimit | None:
+        """The same for sums; None where the cost does not rise with one."""
+        total = self.estimate.rises_with
+        if total is None:
+            return None
+        constraint = self.constraint
+        return NamedLimit(
+            constraint.name,
+            constraint.unit,
+            total,
+            constraint.upper,
+            shown=lambda sums: self.estimate.bound_of_sums(sums, self.confidence),
+        )
 
     def shown(self, architecture: Architecture) -> str:
         """The architecture, with the confidence of what is said of it."""
@@ -102,6 +121,7 @@ class Problem:
     latency: Latency
     additive: dict[str, AdditiveCost]
     figures: tuple[Objective, ...] = ()  # cheap ones that points are told by, beside what every point says
+    sums: tuple[AdditiveCost | None, ...] = ()  # one an objective: the sum that it is or rises with
 
     @classmethod
     def of(cls, run: Run, latency: Latency, others: Sequence[Latency] = ()) -> Problem:
@@ -132,7 +152,7 @@ class Problem:
             found = made[where]
             return replace(found, objective=replace(found.objective, name=str(quantity)))
 
-        objectives = tuple(estimated(quantity).objective for quantity in section.quantities)
+        estimates = [estimated(quantity) for quantity in section.quantities]
         keys = tuple(str(placed(quantity)) for quantity in section.quantities)
         uppers = {q: upper for q, upper in section.uppers.items() if q.device in (None, device)}
         limits = [Limit.of(q, estimated(q), upper, confidence=section.confidence) for q, upper in uppers.items()]
@@ -147,7 +167,14 @@ class Problem:
         named = dict.fromkeys([*section.quantities, *uppers])
         figures = [q for q in named if str(q) not in ("accuracy", "latency_ms", "macs", "params")]
         return cls(
-            device, objectives, keys, tuple(limits), latency, additive, tuple(estimated(q).objective for q in figures)
+            device,
+            tuple(each.objective for each in estimates),
+            keys,
+            tuple(limits),
+            latency,
+            additive,
+            tuple(estimated(q).objective for q in figures),
+            tuple(each.rises_with for each in estimates),
         )
 
     def weighing(self, *objectives: Objective) -> Problem:
@@ -162,7 +189,24 @@ class Problem:
             objectives=(*self.objectives, *objectives),
             keys=(*self.keys, *(objective.name for objective in objectives)),
             figures=(*self.figures, *objectives),
+            sums=(*self.sums, *(None for _ in objectives)),
         )
+
+    def check(self) -> None:
+        """Raises Infeasible where it is known that no architecture keeps the limits, or all of them at once."""
+        for limit in self.limits:
+            limit.check()
+        named = [(limit, sums) for limit in self.limits if (sums := limit.named()) is not None]
+        found = conflict([sums for _, sums in named]) if len(named) > 1 else None
+        if found is not None:
+            broken = next(limit for limit, sums in named if sums is found.limits[0])
+            nearest, value = found.nearest[0] if found.nearest else (arch.extreme(self.genes, largest=False), np.inf)
+            raise Infeasible(broken.constraint, nearest, value, "", text=str(found))
+
+    @property
+    def genes(self) -> tuple[Gene, ...]:
+        """Those of the space."""
+        return self.additive["macs"].genes
 
     @property
     def constraints(self) -> tuple[Constraint, ...]:
@@ -171,12 +215,11 @@ class Problem:
 
     def known(self) -> Known:
         """What an algorithm may find out by itself."""
-        return Known.of(self.objectives, self.constraints, tuple(self.additive.values()))
+        return Known.of(self.objectives, self.constraints, tuple(self.additive.values()), self.sums)
 
     def seeds(self) -> IntArray:
         """The cheapest architecture by each additive cost, the smallest and the largest, each once."""
-        genes = self.additive["macs"].genes
-        rows = [arch.extreme(genes, largest=False), arch.extreme(genes, largest=True)]
+        rows = [arch.extreme(self.genes, largest=False), arch.extreme(self.genes, largest=True)]
         rows += [cost.minimum()[0] for cost in self.additive.values()]
         return np.array(list(dict.fromkeys(rows)))
 
@@ -210,17 +253,21 @@ def problems_of(run: Run, latencies: Sequence[Latency]) -> tuple[Problem, ...]:
 
 
 def search_run(
-    run: Run, problems: Problem | Sequence[Problem], on_told: Callable[[Evaluated], None] | None = None
+    run: Run,
+    problems: Problem | Sequence[Problem],
+    on_told: Callable[[Evaluated], None] | None = None,
+    *,
+    resume: bool = False,
 ) -> Evaluated:
     """Search for one device, or for many at once, and leave every candidate in the run's folder.
 
-    The costs of what is answered are those of all problems, an accuracy once (`part` takes one problem's out).
-    Raises Infeasible before or after the search, for a limit of any device.
+    The costs of what is answered are those of all problems, an accuracy once (`part` takes one problem's out). The
+    search is recorded in the run's journal and goes on where it was; `resume` insists that it has begun. Raises
+    Infeasible before or after the search, for a limit of any device.
     """
     problems = (problems,) if isinstance(problems, Problem) else tuple(problems)
     for problem in problems:
-        for limit in problem.limits:
-            limit.check()
+        problem.check()
     section, genes = run.config.search, run.space.genes
     found = {key: o for problem in problems for key, o in zip(problem.keys, problem.objectives, strict=True)}
     keys = columns_of(problems)
@@ -245,17 +292,51 @@ def search_run(
         ]
         algorithm = fleet = Fleet(members)
         constraints = [Constraint("limits", "", lambda X: 1 + fleet.violation(X), 1.0)]
+    objectives = [replace(objective, name=key) for key, objective in found.items()]
+    context = run.evaluator.context if "accuracy" in keys else ""  # all else is cheap
+    identity = SearchIdentity.of(
+        section.algorithm,
+        genes,
+        objectives,
+        constraints,
+        population=section.population,
+        seed=[run.config.run.seed, 11],
+        context=context,
+        initial=np.concatenate([problem.seeds() for problem in problems]),
+        earlier=section.earlier or "",
+    )
+    # networks that are evaluated together share what they begin with
+    record = SearchRecord(run.journal, identity, batch=section.population)
+    if resume and record.progress() is None:
+        differ = f" (the nearest differs in {', '.join(record.differences())})" if record.differences() else ""
+        raise RunError(f"{run.journal}: there is no search with these settings to resume{differ}: leave --resume out")
     evaluated = search(
         algorithm,
-        [replace(objective, name=key) for key, objective in found.items()],
+        objectives,
         evaluations=section.evaluations,
         constraints=constraints,
         on_told=on_told,
+        record=record,
+        earlier=None if section.earlier is None else _taken_over(run, section.earlier, context),
     )
     for problem in problems:
         _refuse_infeasible(run, problem, part(evaluated, problem, keys))
     _write(run.search_path, evaluated, keys)
     return evaluated
+
+
+def _taken_over(run: Run, journal: str, context: str) -> IntArray:
+    """Rows whose accuracy another journal knows, from now on known here too."""
+    X, accuracies = earlier_evaluations(journal, context, "accuracy")
+    for row, accuracy in zip(X, accuracies, strict=True):
+        run.journal.write(context, "accuracy", arch.to_architecture(row), float(accuracy))
+    return X
+
+
+def gap_of(problem: Problem, evaluated: Evaluated) -> Gap | None:
+    """How far what was found for the problem is from what a surrogate promises; None where nothing can be said."""
+    feasible = evaluated.feasible
+    return gap(problem.sums, feasible.X, feasible.costs, allowed=lambda X: violation(problem.constraints, X) <= 0)
 
 
 def columns_of(problems: Sequence[Problem]) -> tuple[str, ...]:

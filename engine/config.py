@@ -10,7 +10,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+)
 
 from hwnas.devices import Protocol
 from hwnas.devices.measurement import TAIL_RUNS
@@ -41,6 +50,7 @@ class RunSection(_Section):
     cache: Path = Path("runs/cache")  # compiled artefacts, shared by runs
     seed: NonNegativeInt = 0
     threads: PositiveInt | None = None  # of torch in training and evaluation; all cores if not given
+    journal: str | None = None  # of evaluations and searches, a file or a URL, instead of one in the run's folder
 
 
 class DataSection(_Section):
@@ -110,6 +120,8 @@ class SearchSection(_Section):
     evaluations: PositiveInt = 400
     population: PositiveInt = 40
     calibration_images: PositiveInt = 256  # for BatchNorm
+    kept_mib: NonNegativeFloat = 512  # of outputs kept for subnets that begin alike
+    earlier: str | None = None  # journal, a file or a URL, whose accuracies of the same supernet are told first
     limits: dict[str, Limit] = {}  # upper, on any objective but accuracy: "latency_ms@pi:p99" = 16
     confidence: float = Field(0.95, ge=0.5, lt=1)  # that a limit on something predicted holds; 0.5: by the prediction
     max_latency_ms: PositiveFloat | None = None

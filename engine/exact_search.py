@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from scipy.stats import kendalltau
 
 from hwnas.engine.additive import AdditiveCost, gates
-from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.exact import ExactFront
+from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray
+from hwnas.engine.exact import ExactFront, exact_front
 from hwnas.engine.front import hypervolume
 
 PENALTIES = np.logspace(-3, 3, 13)  # of ridge regression, for costs of unit variance
 FOLDS = 5
+MOST = 1_000_000  # partial networks, a few seconds' work, to tell a gap
 
 
 def seed_rows(front: ExactFront, n: int) -> IntArray:
@@ -112,3 +113,40 @@ def optimality_gap(found: FloatArray, exact: FloatArray, reference: Sequence[flo
     if whole <= 0:
         raise ValueError(f"no point of the exact front is below the reference {tuple(reference)}: move it up")
     return hypervolume(found, reference) / whole
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """How far what a search found is from the best that an additive surrogate of its evaluations promises."""
+
+    share: float  # of the hypervolume of the surrogate's exact front, 0 to 1
+    agreement: float  # of the surrogate with evaluations that it was not fitted to, Kendall's tau
+
+
+def gap(
+    sums: Sequence[AdditiveCost | None], X: IntArray, costs: FloatArray, *, allowed: Callable[[IntArray], BoolArray]
+) -> Gap | None:
+    """The gap of the rows `X` (n, genes) with `costs` (n, objectives); None where nothing can be said.
+
+    `sums` has one entry an objective; exactly one is None, and a sum over genes is fitted to its costs. `allowed`
+    tells which rows keep the limits. Nothing is said of fewer rows than 20 or than genes, or of a front that is too
+    large to compute. The reference lies a tenth of the range behind the worst of all costs.
+    """
+    modelled = [i for i, each in enumerate(sums) if each is None]
+    genes = next((each.genes for each in sums if each is not None), ())
+    if len(modelled) != 1 or not genes or len(X) < max(20, len(genes)):
+        return None
+    surrogate = additive_surrogate(genes, X, costs[:, modelled[0]])
+    whole = [each or surrogate for each in sums]
+    try:
+        front = exact_front(whole, most=MOST)
+    except ValueError:
+        return None
+    best = front.costs[allowed(front.X)]
+    found = np.stack([each(X) for each in whole], axis=1)
+    if len(best) == 0:
+        return None
+    both = np.concatenate([found, best])
+    low, high = both.min(0), both.max(0)
+    reference = (high + 0.1 * np.maximum(high - low, 1e-12)).tolist()
+    return Gap(optimality_gap(found, best, reference), agreement(genes, X, costs[:, modelled[0]]))

@@ -55,9 +55,9 @@ class Run:
         return self.config.table.path or self.folder / "latency.sqlite"
 
     @property
-    def journal_path(self) -> Path:
-        """Evaluations."""
-        return self.folder / "journal.sqlite"
+    def journal_path(self) -> Path | str:
+        """Evaluations and searches: a file, or the URL of a database."""
+        return self.config.run.journal or self.folder / "journal.sqlite"
 
     @property
     def front_path(self) -> Path:
@@ -165,13 +165,16 @@ class Run:
     @cached_property
     def journal(self) -> Journal:
         """Every evaluation of the run."""
-        return Journal(f"sqlite:///{self.journal_path}")
+        return Journal(str(self.journal_path))
 
     @cached_property
     def evaluator(self) -> InheritedAccuracy:
         """Accuracy from inherited weights."""
         images = self.config.search.calibration_images
-        return InheritedAccuracy(self.space, self.supernet, self.data, self.journal, calibration=images)
+        kept = self.config.search.kept_mib
+        return InheritedAccuracy(
+            self.space, self.supernet, self.data, self.journal, calibration=images, budget_mib=kept
+        )
 
     def front(self) -> Front:
         """The front that the last search or verification left. Raises RunError."""

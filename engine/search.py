@@ -21,12 +21,14 @@ from hwnas.engine.record import SearchRecord
 
 
 class Infeasible(Exception):  # noqa: N818  # an answer, not a mistake
-    """No architecture of the space keeps a limit; says which comes nearest."""
+    """No architecture of the space keeps a limit, or limits at once; says which comes nearest."""
 
-    def __init__(self, limit: Constraint, nearest: Architecture, value: float, shown: str) -> None:
+    def __init__(self, limit: Constraint, nearest: Architecture, value: float, shown: str, *, text: str = "") -> None:
+        """`value` is that of `nearest`, described by `shown`; `text` tells it all where more than a limit is broken."""
         self.limit, self.nearest, self.value = limit, nearest, value
         super().__init__(
-            f"no subnet keeps {limit.name} <= {limit.upper:g} {limit.unit}: the lowest is {value:.4g} {limit.unit}, "
+            text
+            or f"no subnet keeps {limit.name} <= {limit.upper:g} {limit.unit}: the lowest is {value:.4g} {limit.unit}, "
             f"by {shown}: raise the limit or widen the space"
         )
 

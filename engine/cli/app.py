@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from importlib.resources import files
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -92,7 +93,9 @@ def search(
     device: Device = None,
     max_latency_ms: MaxLatency = None,
     evaluations: Annotated[int | None, typer.Option(min=1, help="Candidates, instead of [search]")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Along the exact front of sums, instead of [search]")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted search")] = False,
+    earlier: Annotated[str | None, typer.Option(help="Journal whose accuracies are told first, a file or URL")] = None,
     table: Table = None,
     as_json: Json = False,
 ) -> None:
@@ -100,12 +103,13 @@ def search(
 
     Every evaluation is kept, so the same search always goes on where it was; --resume insists that there is one.
     """
-    changes = {"max_latency_ms": max_latency_ms, "evaluations": evaluations}
+    changes: dict[str, Any] = {"max_latency_ms": max_latency_ms, "evaluations": evaluations, "earlier": earlier}
+    changes["algorithm"] = "exact" if exact else None
     run = run_of(read_config(config), out=out, device=device, search=changes, table={"path": table})
-    if resume and not run.journal_path.exists():
+    if resume and isinstance(run.journal_path, Path) and not run.journal_path.exists():
         raise ConfigError(f"{run.journal_path}: there is no search to resume: leave --resume out")
     with stages.tables_of(run, asked(run, device)) as tables:
-        _show_fronts(run, stages.search(run, tables, Terminal()), as_json)
+        _show_fronts(run, stages.search(run, tables, Terminal(), resume=resume), as_json)
 
 
 @front_app.command("show", epilog="Example: hwnas front show examples/digits.toml")

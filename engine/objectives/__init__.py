@@ -69,6 +69,22 @@ class Estimate:
         objective = Objective(str(quantity), unit, predicted.costs, cheap=True, deviations=predicted.deviations)
         return cls(objective, predicted=predicted)
 
+    @property
+    def rises_with(self) -> AdditiveCost | None:
+        """The sum that the cost is, or that it rises with; None where there is none."""
+        if self.predicted is not None:
+            return self.predicted.additive
+        costs = self.objective.costs
+        return costs if isinstance(costs, AdditiveCost) else None
+
+    def bound_of_sums(self, sums: FloatArray, confidence: float) -> FloatArray:
+        """What the cost of networks with these sums (n,) of `rises_with` is not below with that confidence."""
+        if self.predicted is None:
+            return sums
+        # an estimate's width may differ from network to network: without it nothing is called infeasible wrongly
+        mean, std = self.predicted.at(sums, np.zeros(len(sums)))
+        return mean + self.multiplier(confidence) * std
+
     def multiplier(self, confidence: float) -> float:
         """Standard errors between the cost and its one-sided upper bound: Student's quantile at `confidence`."""
         if self.objective.deviations is None:
@@ -87,9 +103,7 @@ class Estimate:
         if self.predicted is None:
             return None if self.additive is None else self.additive.minimum()
         cheapest, total = self.predicted.additive.minimum()
-        # an estimate's width may differ from network to network: without it nothing is called infeasible wrongly
-        mean, std = self.predicted.at(np.array([total]), np.zeros(1))
-        return cheapest, float(mean[0] + self.multiplier(confidence) * std[0])
+        return cheapest, float(self.bound_of_sums(np.array([total]), confidence)[0])
 
 
 class Sources(Protocol):
