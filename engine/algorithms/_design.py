@@ -11,21 +11,38 @@ from scipy.spatial.distance import cdist
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.algorithms.nsga2 import Nsga2
 from hwnas.engine.architecture import FloatArray, IntArray
+from hwnas.engine.exact import exact_front
 from hwnas.engine.front import non_dominated
 from hwnas.engine.objective import Costs
 from hwnas.engine.operators import Genome
 from hwnas.engine.rankers._description import Description
 
 POPULATION, GENERATIONS = 100, 20  # of a search on costs that are computed
+EPSILON, LABELS = 0.01, 200_000  # a dozen rows of a front need no more of its points, and no minutes
 
 
 def extremes(costs: Sequence[AdditiveCost]) -> list[IntArray]:
     """The architectures with the least and the most of each cost, exactly."""
     rows = []
     for cost in costs:
-        most = replace(cost, arrays=tuple(-array for array in cost.arrays))
-        rows += [np.array(cost.minimum()[0]), np.array(most.minimum()[0])]
+        rows += [np.array(cost.minimum()[0]), np.array(_negated(cost).minimum()[0])]
     return rows
+
+
+def most_capable(capacity: AdditiveCost, costs: Sequence[AdditiveCost], violation: Costs, n: int) -> IntArray:
+    """Up to `n` feasible rows with the most capacity for one of the other costs, evenly along each exact front.
+
+    None of a cost whose front needs more than `LABELS` partial networks.
+    """
+    most = _negated(capacity)
+    rows = [np.zeros((0, len(capacity.genes)), dtype=np.int64)]
+    for cost in costs:
+        try:
+            X = exact_front([cost, most], epsilon=EPSILON, most=LABELS).X
+        except ValueError:
+            continue
+        rows.append(_evenly(X[violation(X) <= 0], n // len(costs)))
+    return np.concatenate(rows)
 
 
 def front_of(
@@ -35,8 +52,7 @@ def front_of(
     start = genome.canonical(genome.spread(POPULATION, rng))
     rows, found = evolved(genome, costs, start, violation, rng)
     best = non_dominated(found) & (violation(rows) <= 0)
-    rows = rows[best][np.lexsort(found[best].T)]
-    return rows[np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))] if len(rows) else rows
+    return _evenly(rows[best][np.lexsort(found[best].T)], n)
 
 
 def far_apart(genome: Genome, pool: IntArray, before: IntArray, n: int) -> IntArray:
@@ -69,6 +85,15 @@ def evolved(
         met_costs.append(costs(X))
         inner.tell(X, met_costs[-1], violation(X))
     return np.concatenate(met), np.concatenate(met_costs)
+
+
+def _negated(cost: AdditiveCost) -> AdditiveCost:
+    """The cost whose least is this one's most; what is infinite, a block that failed, stays barred."""
+    return replace(cost, arrays=tuple(np.where(np.isfinite(array), -array, np.nan) for array in cost.arrays))
+
+
+def _evenly(rows: IntArray, n: int) -> IntArray:
+    return rows[np.unique(np.linspace(0, len(rows) - 1, n).round().astype(int))] if len(rows) else rows
 
 
 def _columns(genome: Genome, X: IntArray) -> FloatArray:

@@ -9,7 +9,7 @@ import numpy as np
 
 from hwnas.engine import rankers
 from hwnas.engine.algorithms import Known
-from hwnas.engine.algorithms._design import evolved, extremes, far_apart, front_of
+from hwnas.engine.algorithms._design import evolved, extremes, far_apart, front_of, most_capable
 from hwnas.engine.algorithms._improvement import most_improving
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray, size
 from hwnas.engine.front import non_dominated
@@ -107,21 +107,25 @@ class Surrogate:
         rows = [self._told.X]
         if self._known is not None and self._known.additive and len(self._told.X) == 0:
             rows += [row[None] for row in extremes(self._known.additive)]
-            capacity, cheap = self._known.additive[0], [cost for cost in self._known.costs if cost is not None]
-            if cheap and CAPACITY * n > 1:
-                rows.append(
-                    front_of(
-                        self._genome,
-                        lambda X: np.stack([-capacity(X), *(cost(X) for cost in cheap)], axis=1),
-                        self._violation,
-                        int(CAPACITY * n),
-                        self._rng.spawn(1)[0],
-                    )
-                )
+            rows.append(self._capable(self._known, int(CAPACITY * n)))
         before = np.concatenate(rows)
         pool = self._genome.canonical(self._genome.spread(max(20 * n, 200), self._rng))
         rows.append(far_apart(self._genome, self._feasible_or_nearest(pool, n), before, n))
         return self._feasible_or_nearest(np.concatenate(rows[1:]), n)
+
+    def _capable(self, known: Known, n: int) -> IntArray:
+        """Rows with the most of the first additive cost for the others, or for what else can be computed."""
+        capacity, *others = known.additive
+        cheap = [cost for cost in known.costs if cost is not None]
+        if others and n >= 2 * len(others):
+            return most_capable(capacity, others, self._violation, n)
+        if cheap and n > 1:
+
+            def costs(X: IntArray) -> FloatArray:
+                return np.stack([-capacity(X), *(cost(X) for cost in cheap)], axis=1)
+
+            return front_of(self._genome, costs, self._violation, n, self._rng.spawn(1)[0])
+        return self._told.X[:0]
 
     def _promising(self, n: int) -> IntArray:
         """Rows whose joint expected improvement of the hypervolume is largest, then the next best as hoped."""

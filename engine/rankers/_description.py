@@ -77,7 +77,9 @@ class Warp:
     def of(cls, values: FloatArray) -> Warp:
         """The warp of these values, after which they have mean 0 and deviation 1."""
         low, knee = np.quantile(values, [0.1, 0.5])
-        straight = cls(float(knee), float(knee - low) or np.inf, 0.0, 1.0, (-np.inf, np.inf))
+        # below a billionth of the range the better half is all one value: nothing tells how far is far
+        scale = float(knee - low) if knee - low > 1e-9 * np.ptp(values) else np.inf
+        straight = cls(float(knee), scale, 0.0, 1.0, (-np.inf, np.inf))
         bent = straight(values)
         mean, std = float(bent.mean()), float(bent.std()) or 1.0
         bent = (bent - mean) / std

@@ -19,9 +19,18 @@ from tests.engine.toy_spaces import GATED, gene_sets
 
 
 class TestEveryRanker(RankerContract):
-    @pytest.fixture(params=rankers.names())
+    @pytest.fixture(params=[name for name in rankers.names() if name != "auto"])
     def name(self, request: pytest.FixtureRequest) -> str:
         return str(request.param)
+
+
+@pytest.mark.slow
+class TestAuto(RankerContract):
+    """Each fit cross-validates every other ranker."""
+
+    @pytest.fixture
+    def name(self) -> str:
+        return "auto"
 
 
 def test_the_rankers_are_the_files_of_the_folder() -> None:
