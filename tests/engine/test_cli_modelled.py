@@ -153,7 +153,7 @@ def test_a_point_that_measuring_finds_over_its_limit_gives_its_place_to_the_next
     found = [p for p in checked["points"] + checked["dominated"] if p["latency_ms"] > p["latency_predicted_ms"]]
     assert free["points"]
     assert found, "no prediction was too low: this test can tell nothing"
-    low = max(found, key=lambda p: p["latency_ms"] / p["latency_predicted_ms"])
+    low = max(found, key=lambda p: p["latency_ms"])  # so that many others keep the limit and can stand in
     limit = (low["latency_ms"] + low["latency_predicted_ms"]) / 2  # kept as predicted, broken as measured
     where = fleet_config(out, config, search=f"confidence = 0.5\nlimits = {{ latency_ms = {limit} }}")
     predicted = answered("search", *where, "--device", NPU)
@@ -162,7 +162,10 @@ def test_a_point_that_measuring_finds_over_its_limit_gives_its_place_to_the_next
     assert all(p["latency_ms"] <= limit for p in front["points"] + front["dominated"] if p["verified"])
     reasons = {tuple(entry["indices"]): entry["reason"] for entry in front["rejected"]}
     assert f"the limit is {limit:g}" in reasons[tuple(low["indices"])]
-    assert front["replacements"]["visits"] >= 1
+    # one visit for each that is out, as long as others are left: the first visit takes six
+    others = len(predicted["points"]) + len(predicted["dominated"]) > 6
+    assert (front["replacements"]["visits"] >= 1) == others
+    assert others or not front["replacements"]["still"]
 
 
 def test_a_function_of_ones_own_is_weighed_beside_the_configured_ones(run: tuple[Path, Path]) -> None:
