@@ -47,11 +47,13 @@ class Boosting:
 
     def predict(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and deviation, each (n,)."""
-        return self._warp.moments(*self._spread(X).moments()) if len(X) else (np.zeros(0), np.zeros(0))
+        spread = self._spread(X)
+        return self._warp.moments(*spread.moments())
 
     def draw(self, X: IntArray, n: int, rng: np.random.Generator) -> FloatArray:
         """Joint draws, (n, rows)."""
-        return self._warp.inverse(self._spread(X).draw(n, rng))
+        spread = self._spread(X)
+        return self._warp.inverse(spread.draw(n, rng))
 
     def _spread(self, X: IntArray) -> Spread:
         if not self._members:
@@ -59,6 +61,8 @@ class Boosting:
         return Spread(self._predicted(self._columns(X)), self._factor)
 
     def _predicted(self, columns: FloatArray) -> FloatArray:
+        if len(columns) == 0:  # scikit-learn refuses none
+            return np.zeros((len(self._members), 0))
         return np.stack([member.predict(columns) for member in self._members])
 
     def _columns(self, X: IntArray) -> FloatArray:

@@ -58,11 +58,13 @@ class Mlp:
 
     def predict(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
         """Mean and deviation, each (n,)."""
-        return self._warp.moments(*self._spread(X).moments())
+        spread = self._spread(X)
+        return self._warp.moments(*spread.moments())
 
     def draw(self, X: IntArray, n: int, rng: np.random.Generator) -> FloatArray:
         """Joint draws, (n, rows)."""
-        return self._warp.inverse(self._spread(X).draw(n, rng))
+        spread = self._spread(X)
+        return self._warp.inverse(spread.draw(n, rng))
 
     def _spread(self, X: IntArray) -> Spread:
         if not self._layers:
