@@ -298,7 +298,7 @@ def search_run(
         section.algorithm,
         genes,
         objectives,
-        constraints,
+        [constraint for problem in problems for constraint in problem.constraints],  # a fleet's say less of each
         population=section.population,
         seed=[run.config.run.seed, 11],
         context=context,

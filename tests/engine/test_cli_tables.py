@@ -120,7 +120,7 @@ def test_a_missing_block_is_an_error_by_default(gap: Run) -> None:
 def test_a_missing_block_is_measured_where_that_is_asked_for(gap: Run) -> None:
     done = hwnas("search", *_with_miss(gap, "measure"))
     assert done.returncode == 0, done.stderr
-    assert "1 blocks are missing and are measured now" in done.stderr
+    assert "1 blocks of host are missing and are measured now" in done.stderr
     assert hwnas("search", *_with_miss(gap, "error")).returncode == 0
 
 
