@@ -273,7 +273,7 @@ def search_run(
     keys = columns_of(problems)
     makers = [
         algorithms.make(
-            section.algorithm,
+            algorithm_of(problem, section.algorithm),
             genes,
             population=section.population,
             # one device searches as it always did; of many, each has a stream of its own
@@ -295,7 +295,7 @@ def search_run(
     objectives = [replace(objective, name=key) for key, objective in found.items()]
     context = run.evaluator.context if "accuracy" in keys else ""  # all else is cheap
     identity = SearchIdentity.of(
-        section.algorithm,
+        algorithm_of(problems[0], section.algorithm),
         genes,
         objectives,
         [constraint for problem in problems for constraint in problem.constraints],  # a fleet's say less of each
@@ -382,7 +382,7 @@ def front_of(run: Run, problem: Problem, evaluated: Evaluated) -> Front:
     chosen = candidates(evaluated, 2 * n if problem.limits else n)
     provenance = {
         **run.provenance(),
-        **_search_provenance(run, evaluated, [objective.name for objective in problem.objectives]),
+        **_search_provenance(problem, run, evaluated, [objective.name for objective in problem.objectives]),
         "device_name": problem.device,
         "modelled": problem.latency.modelled,
         "maximised": [objective.name for objective in problem.objectives if objective.maximised],
@@ -418,7 +418,7 @@ def fleet_front(run: Run, problems: Sequence[Problem], evaluated: Evaluated) -> 
         points.append(replace(point, figures={"latency_share": float(share(row)[0]), **by_name}))
     provenance = {
         **run.provenance(),
-        **_search_provenance(run, found, ["accuracy", "latency_share"]),
+        **_search_provenance(problems[0], run, found, ["accuracy", "latency_share"]),
         "evaluations": len(evaluated),
         "devices": names,
         "modelled": all(problem.latency.modelled for problem in problems),
@@ -427,9 +427,14 @@ def fleet_front(run: Run, problems: Sequence[Problem], evaluated: Evaluated) -> 
     return Front.of(points, provenance=provenance)
 
 
-def _search_provenance(run: Run, evaluated: Evaluated, objectives: list[str]) -> dict[str, object]:
+def algorithm_of(problem: Problem, configured: str | None) -> str:
+    """The algorithm that is configured; without one rankers stand in for what is expensive."""
+    return configured or ("nsga2" if all(objective.cheap for objective in problem.objectives) else "surrogate")
+
+
+def _search_provenance(problem: Problem, run: Run, evaluated: Evaluated, objectives: list[str]) -> dict[str, object]:
     return {
-        "algorithm": run.config.search.algorithm,
+        "algorithm": algorithm_of(problem, run.config.search.algorithm),
         "objectives": objectives,
         "evaluations": len(evaluated),
         "feasible": len(evaluated.feasible),

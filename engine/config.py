@@ -115,7 +115,7 @@ class TableSection(_Section):
 class SearchSection(_Section):
     """How the space is searched."""
 
-    algorithm: str = "nsga2"
+    algorithm: str | None = None  # "surrogate" where an objective is expensive, else "nsga2"
     objectives: tuple[str, ...] = ("accuracy", "latency_ms")
     evaluations: PositiveInt = 400
     population: PositiveInt = 40
@@ -258,7 +258,7 @@ def parse_config(text: str, *, source: str, folder: Path = Path()) -> RunConfig:
         ("table.predictor", file.table.predictor, predictors),
         ("search.algorithm", file.search.algorithm, algorithms),
     ):
-        if name not in plugin_names(package):
+        if name is not None and name not in plugin_names(package):
             raise ConfigError(f"{source}: {key} = {name!r}: choose from {', '.join(plugin_names(package))}")
     config = RunConfig(
         run=file.run,
