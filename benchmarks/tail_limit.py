@@ -33,7 +33,7 @@ from scipy.stats import beta
 from hwnas.devices import Measurement
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
-from hwnas.engine.candidates import Problem, candidates, front_of, search_run
+from hwnas.engine.candidates import candidates, front_of, search_run
 from hwnas.engine.cli import stages
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.config import parse_config
@@ -42,6 +42,7 @@ from hwnas.engine.hardware import latency_of, open_bench, open_table, visit
 from hwnas.engine.measured import long_enough, reading
 from hwnas.engine.objective import Quantity
 from hwnas.engine.objectives import Estimate
+from hwnas.engine.problem import Problem
 from hwnas.engine.run import Run, RunError
 from hwnas.engine.search import Infeasible
 from hwnas.engine.verify import compile_points, verify

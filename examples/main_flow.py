@@ -3,10 +3,11 @@
 import sys
 from pathlib import Path
 
-from hwnas.engine.candidates import Problem, front_of, search_run
+from hwnas.engine.candidates import front_of, search_run
 from hwnas.engine.config import read_config
 from hwnas.engine.deploy import export_front
 from hwnas.engine.hardware import Latency, build_table, open_bench, open_table
+from hwnas.engine.problem import Problem
 from hwnas.engine.run import Run
 from hwnas.engine.verify import verify, write_measurements
 

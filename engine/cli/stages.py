@@ -12,7 +12,7 @@ import numpy as np
 
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
-from hwnas.engine.candidates import columns_of, fleet_front, front_of, gap_of, part, problems_of, search_run
+from hwnas.engine.candidates import columns_of, fleet_front, front_of, gap_of, part, search_run
 from hwnas.engine.cli.terminal import Terminal
 from hwnas.engine.deploy import export_front, report_data
 from hwnas.engine.front import Front
@@ -26,6 +26,7 @@ from hwnas.engine.hardware import (
     table_coverage,
     table_quality,
 )
+from hwnas.engine.problem import problems_of
 from hwnas.engine.report import write_report
 from hwnas.engine.run import Run
 from hwnas.engine.search import Evaluated

@@ -8,12 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hwnas.engine.candidates import Problem, front_of, search_run
+from hwnas.engine.candidates import front_of, search_run
 from hwnas.engine.cli.options import run_of
 from hwnas.engine.cli.stages import tables_of
 from hwnas.engine.config import read_config
 from hwnas.engine.hardware import latency_of
 from hwnas.engine.objective import objective_of
+from hwnas.engine.problem import Problem
 from tests.engine.commands import FAST, answered, failure, hwnas
 
 NPU, GPU = "model-roofline-edge-npu", "model-roofline-a100-fp16"

@@ -12,9 +12,9 @@ import pytest
 
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import Gene
-from hwnas.engine.candidates import Limit, Problem
 from hwnas.engine.objective import Quantity
 from hwnas.engine.objectives import Estimate
+from hwnas.engine.problem import Limit, Problem
 from hwnas.engine.search import Infeasible
 from tests.engine.commands import FAST, answered, failure, hwnas
 
