@@ -147,7 +147,8 @@ def test_energy_and_memory_are_objectives_where_the_table_has_them(run: tuple[Pa
 
 def test_a_point_that_measuring_finds_over_its_limit_gives_its_place_to_the_next(run: tuple[Path, Path]) -> None:
     out, config = run
-    where = fleet_config(out, config)
+    algorithm = 'algorithm = "nsga2"'  # whose populations hold rows on both sides of a limit
+    where = fleet_config(out, config, search=algorithm)
     answered("table", "build", *where, "--device", NPU)
     free = answered("search", *where, "--device", NPU)
     checked = answered("front", "verify", *where, "--device", NPU)
@@ -156,7 +157,7 @@ def test_a_point_that_measuring_finds_over_its_limit_gives_its_place_to_the_next
     assert found, "no prediction was too low: this test can tell nothing"
     low = max(found, key=lambda p: p["latency_ms"])  # so that many others keep the limit and can stand in
     limit = (low["latency_ms"] + low["latency_predicted_ms"]) / 2  # kept as predicted, broken as measured
-    where = fleet_config(out, config, search=f"confidence = 0.5\nlimits = {{ latency_ms = {limit} }}")
+    where = fleet_config(out, config, search=f"{algorithm}\nconfidence = 0.5\nlimits = {{ latency_ms = {limit} }}")
     predicted = answered("search", *where, "--device", NPU)
     assert low["indices"] in [p["indices"] for p in predicted["points"] + predicted["dominated"]]
     front = answered("front", "verify", *where, "--device", NPU)
