@@ -30,6 +30,7 @@ bench-table: $(READY)
 
 bench-latency: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latency.py
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/latency_recipe.py
 
 bench-farm: $(READY)
 	$(BIN)/python benchmarks/farm.py

@@ -25,6 +25,7 @@ from sklearn.linear_model import RidgeCV
 
 sys.path.insert(0, str(Path(__file__).parent))
 from latency_sets import READERS, FloatArray, IntArray, LatencySet, data_folder
+from latency_splits import OWN, POOL, PROBES, SEEDS, TRANSFER_VIEWS, family, figures, halves
 from record import Row, record
 
 from hwnas.latency import PredictionQuality
@@ -33,9 +34,8 @@ from hwnas.latency.predictors._shared import SharedResidual
 from hwnas.latency.predictors._transfer import Transfer
 from hwnas.latency.predictors.kernels import KernelRegressors
 
-SEEDS = (0, 1, 2, 3, 4)
 SIZES = (10, 20, 50, 100, 300)
-TEST, OWN, REFERENCE, POOL, PROBES = 2000, 900, 2500, 3000, 10
+TEST, REFERENCE = 2000, 2500
 LEVEL = 0.9
 # The design (views, grids, targets, shares) was fixed on these devices and on other seeds.
 DESIGNED_ON = {
@@ -170,42 +170,33 @@ def _ridge(columns: FloatArray, train: IntArray, test: IntArray, latency_ms: Flo
     return found
 
 
-def _halves(each: LatencySet, seed: int) -> tuple[IntArray, IntArray]:
-    """Rows to fit on and rows to test on, shuffled; networks of one group are on one side."""
-    rng = np.random.default_rng(seed)
-    groups = rng.permutation(np.unique(each.groups))
-    first = np.isin(each.groups, groups[: len(groups) // 2])
-    return rng.permutation(np.flatnonzero(first)), rng.permutation(np.flatnonzero(~first))
-
-
 def _curve(each: LatencySet, seed: int) -> list[dict[str, object]]:
     """Every model, size and device of one split."""
-    fit, test = _halves(each, seed)
+    fit, test = halves(each, seed)
     found = []
     for device, latency_ms in each.latency_ms.items():
         models = MODELS if each.order is None else MODELS | {"ours, order known": ours_in_order}
         for n in SIZES:
             for name, model in models.items():
                 mean, std = model(each, fit[:n], test[:TEST], latency_ms[fit[:n]])
-                found.append({"device": device, "model": name, "n": n} | _figures(mean, std, latency_ms[test[:TEST]]))
+                found.append({"device": device, "model": name, "n": n} | figures(mean, std, latency_ms[test[:TEST]]))
     return found
 
 
 def _transfer(each: LatencySet, seed: int) -> list[dict[str, object]]:
     """Every device from other devices and 10 probes of its own, and from measurements of its own."""
-    fit, test = _halves(each, seed)
+    fit, test = halves(each, seed)
     pool = test[:POOL]
-    views = (View((1.0,)), View((0.3,), scaled=False), View((0.3,), length=2.0))
 
     def predicted(device: str, n: int) -> Predicted:
         inputs, asked = ([each.costs[rows], each.parts[rows], each.costs[rows]] for rows in (fit[:n], pool))
-        return Regression(views).fit(inputs, each.latency_ms[device][fit[:n]]).predict(asked)
+        return Regression(TRANSFER_VIEWS).fit(inputs, each.latency_ms[device][fit[:n]]).predict(asked)
 
     references = {name: predicted(name, REFERENCE)[0] for name in each.latency_ms if name not in each.flagged}
     found: list[dict[str, object]] = []
     for device, latency_ms in each.latency_ms.items():
         measured = latency_ms[pool]
-        own = _figures(*predicted(device, OWN), measured)
+        own = figures(*predicted(device, OWN), measured)
         strangers = [name for name in references if family(name) != family(device)]
         others = [name for name in references if name != device]
         for question, known in ((FAMILY_OUT, strangers), (DEVICE_OUT, others)):
@@ -215,12 +206,12 @@ def _transfer(each: LatencySet, seed: int) -> list[dict[str, object]]:
             unseen, mean, std = _carried(
                 SharedResidual.of(foretold, there)(foretold, there), each.costs[pool], measured
             )
-            figures = _figures(mean, std, measured[unseen])
+            figures = figures(mean, std, measured[unseen])
             found.append(row | {"model": "ours"} | figures)
             if device not in DESIGNED_ON[each.name]:
                 found.append(row | {"model": "ours, devices not designed on"} | figures)
             unseen, mean, std = _carried(foretold, each.costs[pool], measured)
-            found.append(row | {"model": "ours, networks new to all"} | _figures(mean, std, measured[unseen]))
+            found.append(row | {"model": "ours, networks new to all"} | figures(mean, std, measured[unseen]))
             found.append(row | {"model": "its own measurements", "n": OWN} | own)
     return found
 
@@ -235,24 +226,6 @@ def _carried(
     unseen = np.setdiff1d(np.arange(len(measured)), probes)
     mean, std = transfer.predict(references_ms[unseen], costs[unseen])
     return unseen, mean, std
-
-
-def family(device: str) -> str:
-    """The chip of a device, without the model's number of a phone and the batch size."""
-    words = device.split("_")
-    return "_".join(words[:2]) if words[0] == "titan" else words[0]
-
-
-def _figures(mean: FloatArray, std: FloatArray | None, measured: FloatArray) -> dict[str, float | None]:
-    relative = np.abs(mean / measured - 1)
-    inside = None if std is None else float(np.mean(np.abs(mean - measured) <= 1.6449 * std))
-    ranks = np.corrcoef(pd.Series(mean).rank(), pd.Series(measured).rank())[0, 1]
-    return {
-        "spearman": float(ranks),
-        "mape": 100 * float(relative.mean()),
-        "within_10": 100 * float(np.mean(relative <= 0.1)),
-        "inside_90": None if inside is None else 100 * inside,
-    }
 
 
 def _medians(
