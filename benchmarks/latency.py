@@ -206,10 +206,10 @@ def _transfer(each: LatencySet, seed: int) -> list[dict[str, object]]:
             unseen, mean, std = _carried(
                 SharedResidual.of(foretold, there)(foretold, there), each.costs[pool], measured
             )
-            figures = figures(mean, std, measured[unseen])
-            found.append(row | {"model": "ours"} | figures)
+            reached = figures(mean, std, measured[unseen])
+            found.append(row | {"model": "ours"} | reached)
             if device not in DESIGNED_ON[each.name]:
-                found.append(row | {"model": "ours, devices not designed on"} | figures)
+                found.append(row | {"model": "ours, devices not designed on"} | reached)
             unseen, mean, std = _carried(foretold, each.costs[pool], measured)
             found.append(row | {"model": "ours, networks new to all"} | figures(mean, std, measured[unseen]))
             found.append(row | {"model": "its own measurements", "n": OWN} | own)
@@ -253,8 +253,8 @@ def _medians(
             "devices": str(each),
         }
     sizes = SIZES if question == "own device" else (PROBES,)
-    for model, figures in stated.items():
-        for n, (spearman, mape, within) in zip(sizes, figures, strict=True):
+    for model, quoted in stated.items():
+        for n, (spearman, mape, within) in zip(sizes, quoted, strict=True):
             yield {
                 "set": name,
                 "question": question,
