@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy.special import gammaln
-from scipy.stats import rankdata
 
 from hwnas.engine.architecture import FloatArray, IntArray
 
@@ -197,10 +196,11 @@ def spearman(first: FloatArray, second: FloatArray, counts: IntArray) -> FloatAr
 
 def _ranks(column: FloatArray, counts: IntArray) -> FloatArray:
     """Mean rank of each value among the values of each resample, (resamples, n)."""
-    group = rankdata(column, method="dense") - 1
-    held = np.zeros((len(counts), int(group.max()) + 1))
-    np.add.at(held, (slice(None), group), counts)
-    ranks: FloatArray = (np.cumsum(held, axis=1) - (held - 1) / 2)[:, group]
+    order = np.argsort(column, kind="stable")
+    _, first, group = np.unique(column[order], return_index=True, return_inverse=True)
+    held = np.add.reduceat(counts[:, order], first, axis=1)
+    ranks = np.empty(counts.shape)
+    ranks[:, order] = (np.cumsum(held, axis=1) - (held - 1) / 2)[:, group]
     return ranks
 
 
