@@ -27,7 +27,7 @@ from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine import algorithms, objectives, spaces, tasks
 from hwnas.engine.objective import Quantity, fewest_runs
 from hwnas.engine.training import criteria, samplers
-from hwnas.engine.training.trainer import TrainingConfig
+from hwnas.engine.training.config import Plugin, TrainingConfig
 from hwnas.latency import predictors
 
 
@@ -253,13 +253,14 @@ def parse_config(text: str, *, source: str, folder: Path = Path()) -> RunConfig:
         raise ConfigError(f"{source}: not TOML ({error}): mend that line") from error
     file = _validated(_File, data, source, ())
     for key, name, package in (
-        ("training.sampler", file.training.sampler, samplers),
-        ("training.criterion", file.training.criterion, criteria),
         ("table.predictor", file.table.predictor, predictors),
         ("search.algorithm", file.search.algorithm, algorithms),
     ):
         if name is not None and name not in plugin_names(package):
             raise ConfigError(f"{source}: {key} = {name!r}: choose from {', '.join(plugin_names(package))}")
+    _check_plugin(file.training.sampler, samplers, source, "training.sampler")
+    for term in file.training.criterion:
+        _check_plugin(term, criteria, source, "training.criterion")
     config = RunConfig(
         run=file.run,
         task=_plugin_config(tasks, file.task, source, "task", folder),
@@ -274,6 +275,13 @@ def parse_config(text: str, *, source: str, folder: Path = Path()) -> RunConfig:
     )
     config.check_quantities(source)
     return config
+
+
+def _check_plugin(chosen: Plugin, package: ModuleType, source: str, key: str) -> None:
+    """Raises ConfigError for a name that the package does not have and for options that the plugin does not take."""
+    if chosen.name not in plugin_names(package):
+        raise ConfigError(f"{source}: {key} = {chosen.name!r}: choose from {', '.join(plugin_names(package))}")
+    _validated(load_plugin(package, chosen.name).Config, chosen.options, source, tuple(key.split(".")))
 
 
 def _plugin_config(package: ModuleType, section: dict[str, Any], source: str, name: str, folder: Path) -> BaseModel:

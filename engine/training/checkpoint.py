@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -38,6 +39,8 @@ class Checkpoint:
     history: tuple[EpochRecord, ...]
     model: dict[str, Tensor]
     optimizer: dict[str, Tensor]
+    criterion: dict[str, Tensor] = field(default_factory=dict)  # weights that a criterion trains along
+    remembered: dict[str, dict[str, Any]] = field(default_factory=dict)  # by sampler and criterion, as JSON
 
 
 def save(folder: Path, checkpoint: Checkpoint) -> None:
@@ -45,6 +48,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {f"model.{k}": v.detach().contiguous() for k, v in checkpoint.model.items()}
     tensors |= {f"optimizer.{k}": v.detach().contiguous() for k, v in checkpoint.optimizer.items()}
+    tensors |= {f"criterion.{k}": v.detach().contiguous() for k, v in checkpoint.criterion.items()}
     target = folder / f"epoch-{checkpoint.epoch:04d}.safetensors"
     written = target.with_suffix(".tmp")
     save_file(tensors, written)
@@ -55,6 +59,7 @@ def save(folder: Path, checkpoint: Checkpoint) -> None:
         "settings": checkpoint.settings,
         "tensors": target.name,
         "sha256": digest,
+        "remembered": checkpoint.remembered,
         "history": [asdict(epoch) for epoch in checkpoint.history],
     }
     index = folder / "checkpoint.json"
@@ -77,6 +82,7 @@ def load(folder: Path) -> Checkpoint | None:
         tensors_path = folder / record["tensors"]
         history = tuple(EpochRecord(**epoch) for epoch in record["history"])
         epoch, settings, sha256 = int(record["epoch"]), str(record["settings"]), str(record["sha256"])
+        remembered = dict(record.get("remembered", {}))
     except (ValueError, KeyError, TypeError) as error:
         raise CheckpointError(f"{index}: not a whole checkpoint ({error!r}): {cure}") from error
     try:
@@ -86,7 +92,8 @@ def load(folder: Path) -> Checkpoint | None:
         tensors = load_file(tensors_path)
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"{tensors_path}: cannot be read ({error}): {cure}") from error
-    return Checkpoint(epoch, settings, history, _under("model.", tensors), _under("optimizer.", tensors))
+    model, optimizer, criterion = (_under(f"{part}.", tensors) for part in ("model", "optimizer", "criterion"))
+    return Checkpoint(epoch, settings, history, model, optimizer, criterion, remembered)
 
 
 def _under(prefix: str, tensors: dict[str, Tensor]) -> dict[str, Tensor]:

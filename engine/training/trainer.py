@@ -4,46 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import cos, pi
 from pathlib import Path
 
 import numpy as np
 import torch
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from hwnas.devices.plugins import load_plugin
 from hwnas.engine import architecture as arch
-from hwnas.engine.architecture import IntArray, SearchSpace
+from hwnas.engine.additive import AdditiveCost
+from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
 from hwnas.engine.dataset import Dataset, resize
-from hwnas.engine.evaluation.batchnorm import recalibrate
+from hwnas.engine.evaluation.batchnorm import recalibrate, statistics_kept
+from hwnas.engine.evaluation.complexity import block_macs
 from hwnas.engine.evaluation.inherited import accuracy
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training import criteria, samplers
 from hwnas.engine.training.checkpoint import Checkpoint, CheckpointError, EpochRecord
-
-
-class TrainingConfig(BaseModel):
-    """How a supernet is trained."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    sampler: str = "sandwich"
-    criterion: str = "in_place_distillation"
-    epochs: NonNegativeInt = 60  # none: the weights that the supernet begins with are good as they are
-    batch: PositiveInt = 64
-    learning_rate: PositiveFloat = 0.1
-    warmup_epochs: NonNegativeInt = 2
-    momentum: float = Field(0.9, ge=0, lt=1)
-    weight_decay: NonNegativeFloat = 1e-4  # of weights with two axes or more
-    label_smoothing: float = Field(0.1, ge=0, lt=1)
-    gradient_norm: PositiveFloat = 5.0  # clipped to it
-    largest_epochs: NonNegativeInt = 0  # the largest architecture alone comes first; then channels are sorted
-    shift: NonNegativeInt = 1  # pixels of random translation, at the source's size
-    evaluate_every: PositiveInt = 10  # epochs
-    seed: NonNegativeInt = 0
+from hwnas.engine.training.config import TrainingConfig
+from hwnas.engine.training.criteria import Features, TrainedPath, TrainingStep
+from hwnas.engine.training.features import Taps
 
 
 @dataclass
@@ -63,62 +46,74 @@ class Trainer:
         config = self.config
         # channels last: 1.5 to 3 times as many steps a second as the default on an AVX-512 CPU, 1 or 2 threads
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub
-        optimizer = self._optimizer()
-        history = self._resume(optimizer)
-        sampler = load_plugin(samplers, config.sampler).build(self.space.genes, seed=config.seed)
-        criterion = load_plugin(criteria, config.criterion).build(label_smoothing=config.label_smoothing)
+        sampler = samplers.make(
+            config.sampler.name, config.sampler.options, self.space.genes, seed=config.seed, macs=self._macs
+        )
+        criterion = self._criterion()
+        optimizer = self._optimizer(criterion.module)
+        history = self._resume(optimizer, sampler, criterion)
         steps = max(1, len(self.data.train) // config.batch)
-        for epoch in range(len(history) + 1, config.epochs + 1):
-            alone = epoch <= config.largest_epochs
-            if epoch == config.largest_epochs + 1 and config.largest_epochs:
-                self._sort_channels(optimizer)
-            self.supernet.train()
-            loss_sum = 0.0
-            for index, (images, labels) in enumerate(self._batches(epoch, steps)):
-                step = (epoch - 1) * steps + index
-                rate = learning_rate(config, step / steps)
-                for group in optimizer.param_groups:
-                    group["lr"] = rate
-                paths = sampler.paths(step)
-                if alone:
-                    paths = (samplers.TrainingPath(arch.extreme(self.space.genes, largest=True), "largest"),)
-                loss_sum += self._step(optimizer, criterion, paths, images, labels)
-            record = EpochRecord(epoch, loss_sum / steps, rate)
-            if epoch % config.evaluate_every == 0 or epoch == config.epochs:
-                record = self._evaluated(record)
-            history = (*history, record)
-            model = self.supernet.state_dict()
-            state = {
-                name: optimizer.state[p]["momentum_buffer"]
-                for name, p in self.supernet.named_parameters()
-                if "momentum_buffer" in optimizer.state[p]
-            }
-            checkpoints.save(self.folder, Checkpoint(epoch, self._digest(), history, model, state))
-            if self.on_epoch is not None:
-                self.on_epoch(record)
+        with Taps(self.supernet, criterion.taps) as taps:
+            for epoch in range(len(history) + 1, config.epochs + 1):
+                if epoch == config.largest_epochs + 1 and config.largest_epochs:
+                    self._sort_channels(optimizer)
+                self.supernet.train()
+                loss_sum = 0.0
+                for index, batch in enumerate(self._batches(epoch, steps)):
+                    step = (epoch - 1) * steps + index
+                    rate = learning_rate(config, step / steps)
+                    for group in optimizer.param_groups:
+                        group["lr"] = rate
+                    if epoch <= config.largest_epochs:
+                        paths: Sequence[samplers.TrainingPath] = (samplers.TrainingPath(self._largest, "largest"),)
+                    else:
+                        paths = sampler.paths(step)
+                    progress = step / (config.epochs * steps)
+                    loss_sum += self._step(optimizer, criterion, taps, paths, batch=batch, progress=progress)
+                record = EpochRecord(epoch, loss_sum / steps, rate)
+                if epoch % config.evaluate_every == 0 or epoch == config.epochs:
+                    record = self._evaluated(record)
+                history = (*history, record)
+                self._save(history, optimizer, sampler, criterion)
+                if self.on_epoch is not None:
+                    self.on_epoch(record)
         self.supernet.eval()
         return history
 
     def _step(
         self,
         optimizer: torch.optim.Optimizer,
-        criterion: criteria.Criterion,
-        paths: tuple[samplers.TrainingPath, ...],
-        images: Tensor,
-        labels: Tensor,
+        criterion: criteria.WeightedSum,
+        taps: Taps,
+        paths: Sequence[samplers.TrainingPath],
+        *,
+        batch: tuple[Tensor, Tensor],
+        progress: float,
     ) -> float:
         optimizer.zero_grad(set_to_none=True)
-        teacher: Tensor | None = None
+        images, labels = batch
+
+        @torch.no_grad()
+        def ask(architecture: Architecture) -> tuple[Tensor, Features]:
+            with statistics_kept(self.supernet):
+                return self._forward(architecture, images), taps.taken()
+
+        architectures = [path.architecture for path in paths]
+        largest = self._resized(images, self._largest)
+        criterion.begin(TrainingStep(self.supernet, largest, labels, progress, architectures, ask))
+        teacher: tuple[Tensor, Features] | tuple[None, None] = (None, None)
         total = 0.0
         for path in paths:
-            self.supernet.activate(path.architecture)  # type: ignore[operator]  # a Supernet is a Module
-            resized = resize(images, self.space.input_shape(path.architecture)[-1])
-            logits = self.supernet(resized.contiguous(memory_format=torch.channels_last))
-            loss = path.weight * criterion(logits, labels, role=path.role, teacher=teacher)
+            logits = self._forward(path.architecture, images)
+            features = taps.taken()
+            trained = TrainedPath(
+                self.supernet, path.architecture, path.role, logits, labels, progress, features, *teacher
+            )
+            loss = path.weight * criterion(trained)
             loss.backward()  # type: ignore[no-untyped-call]  # torch
             total += loss.item()
             if path.role == "largest":
-                teacher = logits.detach()
+                teacher = logits.detach(), {name: feature.detach() for name, feature in features.items()}
         if not np.isfinite(total):
             raise FloatingPointError(
                 f"the loss became {total} with learning_rate={self.config.learning_rate}: lower it in [training]"
@@ -126,6 +121,46 @@ class Trainer:
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_norm)
         optimizer.step()
         return total
+
+    def _forward(self, architecture: Architecture, images: Tensor) -> Tensor:
+        self.supernet.activate(architecture)  # type: ignore[operator]  # a Supernet is a Module
+        logits: Tensor = self.supernet(self._resized(images, architecture))
+        return logits
+
+    def _resized(self, images: Tensor, architecture: Architecture) -> Tensor:
+        resized = resize(images, self.space.input_shape(architecture)[-1])
+        return resized.contiguous(memory_format=torch.channels_last)
+
+    @cached_property
+    def _largest(self) -> Architecture:
+        return arch.extreme(self.space.genes, largest=True)
+
+    def _macs(self, X: IntArray) -> FloatArray:
+        return self._additive_macs(X)
+
+    @cached_property
+    def _additive_macs(self) -> AdditiveCost:
+        return AdditiveCost.of(self.space, block_macs)
+
+    def _criterion(self) -> criteria.WeightedSum:
+        """The loss, ready for its first step."""
+        config = self.config
+        terms = [
+            criteria.Term(
+                term.name,
+                criteria.make(term.name, term.options, label_smoothing=config.label_smoothing),
+                term.weight,
+                term.ramp,
+            )
+            for term in config.criterion
+        ]
+        found = criteria.WeightedSum(tuple(terms))
+        self.supernet.eval()
+        every = [name for name, _ in self.supernet.named_modules() if name]
+        with torch.no_grad(), Taps(self.supernet, every) as taps:
+            self._forward(self._largest, self.data.train.images[:2])
+            found.prepare(self.supernet, taps.taken())
+        return found
 
     def _batches(self, epoch: int, steps: int) -> list[tuple[Tensor, Tensor]]:
         """Shuffled and shifted batches; a function of the seed and the epoch alone."""
@@ -142,15 +177,42 @@ class Trainer:
             batches.append((images, train.labels[rows]))
         return batches
 
-    def _optimizer(self) -> torch.optim.Optimizer:
-        parameters = list(self.supernet.parameters())
+    def _optimizer(self, beside: nn.Module) -> torch.optim.Optimizer:
+        parameters = [*self.supernet.parameters(), *beside.parameters()]
         groups = [
             {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
             {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
         ]
         return torch.optim.SGD(groups, lr=self.config.learning_rate, momentum=self.config.momentum, nesterov=True)
 
-    def _resume(self, optimizer: torch.optim.Optimizer) -> tuple[EpochRecord, ...]:
+    def _save(
+        self,
+        history: tuple[EpochRecord, ...],
+        optimizer: torch.optim.Optimizer,
+        sampler: samplers.Sampler,
+        criterion: criteria.WeightedSum,
+    ) -> None:
+        momenta = {
+            name: optimizer.state[parameter]["momentum_buffer"]
+            for name, parameter in self._named_parameters(criterion.module)
+            if "momentum_buffer" in optimizer.state[parameter]
+        }
+        checkpoints.save(
+            self.folder,
+            Checkpoint(
+                epoch=history[-1].epoch,
+                settings=self._digest(),
+                history=history,
+                model=self.supernet.state_dict(),
+                optimizer=momenta,
+                criterion=criterion.module.state_dict(),
+                remembered={"sampler": sampler.state(), "criterion": criterion.state()},
+            ),
+        )
+
+    def _resume(
+        self, optimizer: torch.optim.Optimizer, sampler: samplers.Sampler, criterion: criteria.WeightedSum
+    ) -> tuple[EpochRecord, ...]:
         found = checkpoints.load(self.folder)
         if found is None:
             return ()
@@ -161,14 +223,20 @@ class Trainer:
             )
         try:
             self.supernet.load_state_dict(found.model)
-        except RuntimeError as error:
-            first = str(error).splitlines()[-1].strip()
+            criterion.module.load_state_dict(found.criterion)
+            sampler.restore(found.remembered.get("sampler", {}))
+            criterion.restore(found.remembered.get("criterion", {}))
+        except (RuntimeError, ValueError, KeyError) as error:
+            first = (str(error).splitlines() or [repr(error)])[-1].strip()
             cure = "delete it to train again"
             raise CheckpointError(f"{self.folder}: does not fit the supernet ({first}): {cure}") from error
-        for name, parameter in self.supernet.named_parameters():
+        for name, parameter in self._named_parameters(criterion.module):
             if name in found.optimizer:
                 optimizer.state[parameter]["momentum_buffer"] = found.optimizer[name]
         return found.history
+
+    def _named_parameters(self, beside: nn.Module) -> list[tuple[str, nn.Parameter]]:
+        return [*self.supernet.named_parameters(), *((f"criterion.{k}", v) for k, v in beside.named_parameters())]
 
     def _sort_channels(self, optimizer: torch.optim.Optimizer) -> None:
         """Important channels first; momentum belongs to the old places and starts anew."""

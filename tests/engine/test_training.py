@@ -10,16 +10,13 @@ import pytest
 import torch
 from torch import nn
 
-from hwnas.devices.plugins import load_plugin, plugin_names
-from hwnas.engine import architecture as arch
 from hwnas.engine.evaluation.inherited import state_digest
 from hwnas.engine.training import checkpoint as checkpoints
-from hwnas.engine.training import criteria, samplers
-from hwnas.engine.training.checkpoint import CheckpointError
-from hwnas.engine.training.criteria.in_place_distillation import InPlaceDistillation
-from hwnas.engine.training.trainer import TrainingConfig, learning_rate, shifted
+from hwnas.engine.training.checkpoint import CheckpointError, EpochRecord
+from hwnas.engine.training.config import TrainingConfig
+from hwnas.engine.training.trainer import learning_rate, shifted
 from tests.engine.processes import killed
-from tests.engine.training_runs import SPACE, trainer
+from tests.engine.training_runs import trainer
 
 TRAIN = """
 import sys
@@ -53,6 +50,37 @@ def test_a_killed_training_ends_in_the_weights_of_an_unbroken_one(whole: tuple[P
     history = job.run()
     assert [record.epoch for record in history] == [1, 2, 3, 4]
     assert state_digest(job.supernet) == whole[1]
+
+
+STATEFUL = {
+    "sampler": {"name": "gradual", "chains": 2},
+    "criterion": ["cross_entropy", {"name": "feature_distillation", "teacher": "anchor", "projector": "linear",
+                                    "taps": ["stages.0.0.project_norm"], "weight": 0.5, "ramp": 0.5}],
+}  # fmt: skip
+
+
+def test_what_a_sampler_and_a_criterion_remember_is_resumed(tmp_path: Path) -> None:
+    whole = trainer(tmp_path / "whole", **STATEFUL)
+    whole.run()
+    first = trainer(tmp_path / "parts", **STATEFUL)
+
+    def stop(record: EpochRecord) -> None:
+        if record.epoch == 2:
+            raise KeyboardInterrupt
+
+    first.on_epoch = stop
+    with pytest.raises(KeyboardInterrupt):
+        first.run()
+    second = trainer(tmp_path / "parts", **STATEFUL)
+    second.run()
+    assert state_digest(second.supernet) == state_digest(whole.supernet)
+    ends = [checkpoints.load(tmp_path / name) for name in ("whole", "parts")]
+    assert ends[0] is not None
+    assert ends[1] is not None
+    assert ends[0].remembered == ends[1].remembered
+    assert ends[0].remembered["criterion"] != {}
+    assert all(torch.equal(ends[1].criterion[name], tensor) for name, tensor in ends[0].criterion.items())
+    assert not torch.equal(*[torch.eye(16), next(iter(ends[0].criterion.values()))])  # the projection has learnt
 
 
 def test_a_finished_training_is_not_trained_again(whole: tuple[Path, str]) -> None:
@@ -96,59 +124,6 @@ def test_a_loss_that_explodes_is_an_error(tmp_path: Path) -> None:
     nn.init.constant_(job.supernet.classify.bias, float("nan"))
     with pytest.raises(FloatingPointError, match=r"learning_rate=0.1: lower it"):
         job.run()
-
-
-# ---- contracts ------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("name", plugin_names(samplers))
-def test_a_sampler_draws_the_same_at_the_same_step(name: str) -> None:
-    first, second = (load_plugin(samplers, name).build(SPACE.genes, seed=3) for _ in range(2))
-    first.paths(0)  # what was drawn before does not matter
-    assert first.paths(7) == second.paths(7)
-    assert first.paths(7) != first.paths(8)
-
-
-@pytest.mark.parametrize("name", plugin_names(samplers))
-def test_a_sampler_draws_architectures_of_the_space(name: str) -> None:
-    mask = [[gene.name != "s1.width" or i == 0 for i in range(len(gene.options))] for gene in SPACE.genes]
-    genes = arch.restrict(SPACE.genes, mask)
-    sampler = load_plugin(samplers, name).build(genes, seed=0)
-    width = [gene.name for gene in genes].index("s1.width")
-    for step in range(20):
-        for path in sampler.paths(step):
-            assert arch.check(genes, path.architecture)[width] == 0
-
-
-def test_the_sandwich_begins_with_the_largest() -> None:
-    paths = load_plugin(samplers, "sandwich").build(SPACE.genes, seed=0).paths(0)
-    assert [path.role for path in paths] == ["largest", "smallest", "random", "random"]
-    assert paths[0].architecture == arch.extreme(SPACE.genes, largest=True)
-    assert paths[1].architecture == arch.extreme(SPACE.genes, largest=False)
-
-
-@pytest.mark.parametrize("name", plugin_names(criteria))
-def test_a_criterion_gives_a_gradient_to_the_student_alone(name: str) -> None:
-    logits = torch.randn(5, 3, requires_grad=True)
-    teacher = torch.randn(5, 3, requires_grad=True)
-    criterion = load_plugin(criteria, name).build(label_smoothing=0.1)
-    for role in ("largest", "smallest", "random"):
-        loss = criterion(logits, torch.tensor([0, 1, 2, 0, 1]), role=role, teacher=teacher.detach())
-        loss.backward()
-        assert loss.dim() == 0
-        assert logits.grad is not None
-        assert teacher.grad is None
-
-
-def test_distillation_is_least_where_the_student_agrees() -> None:
-    teacher = torch.tensor([[2.0, 0.0, -1.0]])
-    criterion = InPlaceDistillation(label_smoothing=0.0)
-    labels = torch.tensor([2])
-
-    def loss(logits: list[float]) -> float:
-        return float(criterion(torch.tensor([logits]), labels, role="random", teacher=teacher))
-
-    assert loss([2.0, 0.0, -1.0]) < min(loss([3.0, 0.0, -1.0]), loss([0.0, 0.0, 5.0]))
 
 
 def test_the_rate_rises_then_falls_to_zero() -> None:

@@ -9,7 +9,8 @@ import torch
 from hwnas.engine.dataset import Dataset, split
 from hwnas.engine.spaces.mobilenet_v3 import Stage
 from hwnas.engine.tasks import digits
-from hwnas.engine.training.trainer import Trainer, TrainingConfig
+from hwnas.engine.training.config import TrainingConfig
+from hwnas.engine.training.trainer import Trainer
 from tests.engine.spaces import mobilenet
 
 STAGES = (Stage(widths=(8, 16), depths=(1, 2), kernels=(3, 5), expansions=(2, 4), stride=2),)

@@ -5,23 +5,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from hwnas.engine.training.samplers import PathRole
+from hwnas.engine.training.criteria import Criterion, TrainedPath
+
+
+class Config(BaseModel):
+    """Nothing to choose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
-class CrossEntropy:
+class CrossEntropy(Criterion):
     """Label-smoothed cross-entropy."""
 
     label_smoothing: float
 
-    def __call__(self, logits: Tensor, labels: Tensor, *, role: PathRole, teacher: Tensor | None) -> Tensor:
+    def __call__(self, path: TrainedPath) -> Tensor:
         """See Criterion."""
-        del role, teacher
-        return F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(path.logits, path.labels, label_smoothing=self.label_smoothing)
 
 
-def build(*, label_smoothing: float) -> CrossEntropy:
+def build(config: Config, *, label_smoothing: float) -> CrossEntropy:  # noqa: ARG001 (the role's)
     """The criterion."""
     return CrossEntropy(label_smoothing)

@@ -1,13 +1,19 @@
-"""Which architectures train at a step: one file a sampler, each with `build(genes, seed=...) -> Sampler`."""
+"""Which architectures train at a step: one file a sampler, each with a pydantic `Config` and
+`build(config, genes, *, seed, macs) -> Sampler`.
+"""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
-from hwnas.engine.architecture import Architecture
+from hwnas.devices.plugins import load_plugin
+from hwnas.engine.architecture import Architecture, Gene
+from hwnas.engine.objective import Costs
 
-PathRole = Literal["largest", "smallest", "random"]
+PathRole = Literal["largest", "smallest", "random", "pair"]  # two pairs in a row are compared with each other
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,8 +26,34 @@ class TrainingPath:
 
 
 class Sampler(Protocol):
-    """Draws are a function of the step alone, so that a resumed training draws what an unbroken one draws."""
+    """Draws follow from the seed, the step and `state()` alone.
+
+    So a resumed training draws what an unbroken one draws, and so do all ranks of a distributed one. Most samplers
+    have no state: what they draw is a function of the step.
+    """
 
     def paths(self, step: int) -> tuple[TrainingPath, ...]:
-        """The architectures of a step, in the order in which they are computed."""
+        """The architectures of a step, in the order in which they are computed; asked for one step after another."""
         ...
+
+    def state(self) -> dict[str, Any]:
+        """What later draws depend on beside the step, fit for JSON."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state()`. Raises ValueError for one of another space."""
+        del state
+
+
+class Build(Protocol):
+    """How every sampler is made."""
+
+    def __call__(self, config: Any, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Sampler:
+        """`macs` are the MACs of canonical rows (n, genes) -> (n,)."""
+        ...
+
+
+def make(name: str, options: Mapping[str, Any], genes: Sequence[Gene], *, seed: int, macs: Costs) -> Sampler:
+    """The sampler called `name`. Raises LookupError with the known names, ValueError for options it does not take."""
+    plugin = load_plugin(sys.modules[__name__], name)
+    return cast(Build, plugin.build)(plugin.Config.model_validate(options), genes, seed=seed, macs=macs)

@@ -6,24 +6,34 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from pydantic import BaseModel, ConfigDict
 
 from hwnas.engine.architecture import Gene, sample, to_architecture
-from hwnas.engine.training.samplers import TrainingPath
+from hwnas.engine.objective import Costs
+from hwnas.engine.training.samplers import Sampler, TrainingPath
+
+
+class Config(BaseModel):
+    """Nothing to choose."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 @dataclass(frozen=True)
-class Uniform:
-    """One architecture a step, every gene drawn uniformly."""
+class Uniform(Sampler):
+    """Architectures whose every gene is drawn uniformly; a step's gradient is the average over them."""
 
     genes: tuple[Gene, ...]
     seed: int
+    n: int = 1
 
     def paths(self, step: int) -> tuple[TrainingPath, ...]:
         """See Sampler."""
         rng = np.random.default_rng([self.seed, step])
-        return (TrainingPath(to_architecture(sample(self.genes, 1, rng)[0]), "random"),)
+        rows = sample(self.genes, self.n, rng)
+        return tuple(TrainingPath(to_architecture(row), "random", 1 / self.n) for row in rows)
 
 
-def build(genes: Sequence[Gene], *, seed: int) -> Uniform:
+def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Uniform:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes."""
     return Uniform(tuple(genes), seed)
