@@ -10,37 +10,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from hwnas.devices.plugins import plugin_names
+from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine import architecture as arch
+from hwnas.engine.architecture import SearchSpace
 from hwnas.engine.evaluation.batchnorm import statistics_kept
 from hwnas.engine.training import criteria
 from hwnas.engine.training.checkpoint import CheckpointError
 from hwnas.engine.training.criteria import Criterion, Features, Term, TrainedPath, TrainingStep, WeightedSum
 from hwnas.engine.training.features import Taps
 from hwnas.engine.training.samplers import PathRole
-from tests.engine.training_runs import SPACE, trainer
+from tests.engine.test_spaces import made
+from tests.engine.training_runs import trainer
 
 NAMES = plugin_names(criteria)
-LARGEST, SMALLEST = (arch.extreme(SPACE.genes, largest=largest) for largest in (True, False))
 IMAGES, LABELS = torch.randn(6, 1, 8, 8, generator=torch.Generator().manual_seed(0)), torch.tensor([0, 1, 2, 3, 4, 5])
-TAPS = ("stages.0.0.project_norm",)
-OPTIONS: dict[str, dict[str, object]] = {"feature_distillation": {"taps": TAPS}}
+CHAIN = made("chain")
+LARGEST, SMALLEST = (arch.extreme(CHAIN.genes, largest=largest) for largest in (True, False))
+TAPS = ("layers.s2_b1",)
 
 
 def make(name: str, **options: object) -> Criterion:
-    return criteria.make(name, options or OPTIONS.get(name, {}), label_smoothing=0.0)
+    return criteria.make(name, options, label_smoothing=0.0)
+
+
+def space_of(name: str) -> SearchSpace:
+    """The space that a criterion says it is for, else a chain."""
+    return made(getattr(load_plugin(criteria, name), "SPACE", "chain"))
 
 
 class Bench:
     """One supernet, and paths through it as a trainer would show them to a criterion."""
 
-    def __init__(self, criterion: Criterion) -> None:
+    def __init__(self, criterion: Criterion, space: SearchSpace = CHAIN) -> None:
         torch.manual_seed(0)
-        self.supernet, self.criterion = SPACE.supernet(), criterion
+        self.supernet, self.criterion = space.supernet(), criterion
         self.taps = Taps(self.supernet, [name for name, _ in self.supernet.named_modules() if name])
         self.taps.__enter__()
         with torch.no_grad():
-            criterion.prepare(self.supernet, self.run(LARGEST)[1])
+            criterion.prepare(self.supernet, self.run(arch.extreme(space.genes, largest=True))[1])
         self.supernet.train()
 
     def run(self, architecture: arch.Architecture) -> tuple[Tensor, Features]:
@@ -51,6 +58,9 @@ class Bench:
         with torch.no_grad(), statistics_kept(self.supernet):
             return self.run(architecture)
 
+    def distance(self, path: TrainedPath) -> float:
+        return self.criterion(path).item()
+
     def begin(self, *architectures: arch.Architecture) -> None:
         self.criterion.begin(TrainingStep(self.supernet, IMAGES, LABELS, 0.5, architectures, self.ask))
 
@@ -58,10 +68,11 @@ class Bench:
         self, architecture: arch.Architecture, role: PathRole, teacher: tuple[Tensor, Features] | None = None
     ) -> TrainedPath:
         logits, features = self.run(architecture)
-        taught = (
-            (None, None) if teacher is None else (teacher[0].detach(), {k: v.detach() for k, v in teacher[1].items()})
-        )
-        return TrainedPath(self.supernet, architecture, role, logits, LABELS, 0.5, features, *taught)
+        path = TrainedPath(self.supernet, architecture, role, logits, LABELS, 0.5, features)
+        if teacher is None:
+            return path
+        taught = {name: feature.detach() for name, feature in teacher[1].items()}
+        return replace(path, teacher=teacher[0].detach(), teacher_features=taught)
 
 
 # ---- contract -------------------------------------------------------------------------------------------------------
@@ -69,10 +80,12 @@ class Bench:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_criterion_is_a_finite_scalar_with_a_gradient_for_every_role(name: str) -> None:
-    bench = Bench(make(name))
-    bench.begin(LARGEST, SMALLEST)
-    teacher = bench.run(LARGEST)
-    for role, architecture in (("largest", LARGEST), ("smallest", SMALLEST), ("random", SMALLEST), ("pair", SMALLEST)):
+    space = space_of(name)
+    largest, smallest = (arch.extreme(space.genes, largest=largest) for largest in (True, False))
+    bench = Bench(make(name), space)
+    bench.begin(largest, smallest)
+    teacher = bench.run(largest)
+    for role, architecture in (("largest", largest), ("smallest", smallest), ("random", smallest), ("pair", smallest)):
         loss = bench.criterion(bench.path(architecture, role, None if role == "largest" else teacher))  # type: ignore[arg-type]
         assert loss.dim() == 0
         assert torch.isfinite(loss)
@@ -81,7 +94,7 @@ def test_a_criterion_is_a_finite_scalar_with_a_gradient_for_every_role(name: str
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_criterion_works_in_a_training(name: str, tmp_path: Path) -> None:
-    job = trainer(tmp_path, epochs=1, criterion=["cross_entropy", {"name": name, **OPTIONS.get(name, {})}])
+    job = trainer(tmp_path, space_of(name), epochs=1, limit=120, criterion=["cross_entropy", name])
     (record,) = job.run()
     assert record.loss > 0
 
@@ -151,8 +164,8 @@ def test_features_of_the_teacher_itself_are_at_no_distance(match: str, projector
     bench = Bench(make("feature_distillation", taps=TAPS, match=match, projector=projector))
     bench.begin(LARGEST, SMALLEST)
     teacher = bench.run(LARGEST)
-    assert float(bench.criterion(bench.path(LARGEST, "random", teacher))) == pytest.approx(0.0, abs=1e-9)
-    assert float(bench.criterion(bench.path(SMALLEST, "random", teacher))) > 0
+    assert bench.distance(bench.path(LARGEST, "random", teacher)) == pytest.approx(0.0, abs=1e-9)
+    assert bench.distance(bench.path(SMALLEST, "random", teacher)) > 0
 
 
 def test_an_anchor_is_replaced_by_a_path_that_is_clearly_better() -> None:
@@ -175,8 +188,8 @@ def test_asking_an_architecture_leaves_no_trace() -> None:
 
 
 def test_a_tap_that_the_supernet_does_not_have_is_named() -> None:
-    with pytest.raises(ValueError, match=r"'stages\.9' is no tap"):
-        Bench(make("feature_distillation", taps=("stages.9",)))
+    with pytest.raises(ValueError, match=r"'layers\.s9' is no tap"):
+        Bench(make("feature_distillation", taps=("layers.s9",)))
 
 
 def test_terms_add_up_by_their_weights_and_ramps() -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from hwnas.engine.architecture import SearchSpace
 from hwnas.engine.dataset import Dataset, split
 from hwnas.engine.spaces.mobilenet_v3 import Stage
 from hwnas.engine.tasks import digits
@@ -22,11 +23,11 @@ def dataset(limit: int = 300) -> Dataset:
     return split(digits.load(digits.Config()), validation=0.2, test=0.2, limit=limit)
 
 
-def trainer(folder: Path, **changes: object) -> Trainer:
+def trainer(folder: Path, space: SearchSpace = SPACE, *, limit: int = 300, **changes: object) -> Trainer:
     """Four epochs of sandwich training, the first with the largest network alone."""
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = TrainingConfig.model_validate(
         {"epochs": 4, "batch": 32, "warmup_epochs": 1, "largest_epochs": 1, "evaluate_every": 2, **changes}
     )
-    return Trainer(SPACE, SPACE.supernet(), dataset(), config, folder)
+    return Trainer(space, space.supernet(), dataset(limit), config, folder)
