@@ -7,8 +7,8 @@ that names such a module or class.
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
-from typing import Protocol, Self, cast
+from collections.abc import Mapping, Sequence
+from typing import Protocol, Self, cast, runtime_checkable
 
 import numpy as np
 
@@ -33,6 +33,15 @@ class Ranker(Protocol):
 
     def draw(self, X: IntArray, n: int, rng: np.random.Generator) -> FloatArray:
         """`n` functions that the data leave possible, at these rows, (n, rows): what rows share in doubt they share."""
+        ...
+
+
+@runtime_checkable
+class Pretrainable(Ranker, Protocol):
+    """A ranker that can begin with labels that are cheaper than the values: every later fit starts from them."""
+
+    def pretrain(self, X: IntArray, labels: Mapping[str, FloatArray]) -> Self:
+        """Learn labels (n,) of canonical rows (n, genes), by name; the first stands in for the values, minimised."""
         ...
 
 
