@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import cos, pi
 from typing import Literal, Protocol
 
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from hwnas.engine.architecture import IntArray, SearchSpace
 from hwnas.engine.dataset import Split
 from hwnas.engine.policy import CategoricalPolicy
+from hwnas.engine.spaces.cell import DropBlockIdentity
 from hwnas.engine.training.differentiable.relaxation import SubGraph, feasible, gumbel_top_k, union, whole_mixture
 from hwnas.engine.training.filters import TrainableFilter, batch_norm_only, groups
 
@@ -27,8 +28,8 @@ class Mixture(Protocol):
         """Logits of a network that adds its options up by `weights` (genes, options); `executed` ones alone run."""
         ...
 
-    def skips(self) -> Sequence[nn.Module]:
-        """Identities whose `rate` and `generator` say how they drop blocks while training."""
+    def skips(self) -> Sequence[DropBlockIdentity]:
+        """Identities that can drop blocks while training."""
         ...
 
 
@@ -74,76 +75,83 @@ class SearchEpoch:
 
 @dataclass
 class DifferentiableSearch:
-    """Searches one space with a supernet that is trained along. `policy` of the result; its mode is the network."""
+    """Searches one space with a supernet that is trained along; the mode of the last policy is the network found."""
 
     space: SearchSpace
     supernet: nn.Module  # also a Mixture
     images: Split  # training images; no others are looked at
     config: DifferentiableConfig
     on_epoch: Callable[[SearchEpoch], None] | None = None
+    logits: Tensor = field(init=False, repr=False)  # of the policy, (genes, most options)
+    _allowed: Tensor = field(init=False, repr=False)
+    _generator: torch.Generator = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """All options alike, and the first of the random numbers."""
+        self._allowed = torch.from_numpy(feasible(self.space.genes))
+        self._generator = torch.Generator().manual_seed(self.config.seed)
+        self.logits = torch.zeros(self._allowed.shape, requires_grad=True)
 
     def run(self) -> tuple[SearchEpoch, ...]:
-        """Every epoch; the last one's policy is what was found. Raises FloatingPointError, ValueError."""
+        """Search from the beginning; every epoch. Raises FloatingPointError, ValueError where nothing can train."""
         config = self.config
+        self.begin()
         # channels last: see the trainer
         self.supernet.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # torch's own stub
-        self._allowed = torch.from_numpy(feasible(self.space.genes))
-        self._generator = torch.Generator().manual_seed(config.seed)
-        self._logits = torch.zeros(self._allowed.shape, requires_grad=True)
         weights = groups(self.supernet, config.filters(), weight_decay=config.weight_decay)
         by_weights = torch.optim.SGD(weights, lr=config.learning_rate, momentum=config.momentum)
         by_policy = torch.optim.Adam(
-            [self._logits],
-            lr=config.policy_learning_rate,
-            betas=(0.5, 0.999),
-            weight_decay=config.policy_weight_decay,
+            [self.logits], config.policy_learning_rate, betas=(0.5, 0.999), weight_decay=config.policy_weight_decay
         )
-        trained = [parameter for group in weights for parameter in group["params"]]
         history: tuple[SearchEpoch, ...] = ()
         self.supernet.train()
-        skips: Sequence[nn.Module] = self.supernet.skips() if config.drop_block else ()  # type: ignore[operator]  # Mixture
         try:
             for epoch in range(1, config.epochs + 1):
                 progress = (epoch - 1) / config.epochs
-                for skip in skips:
-                    skip.rate, skip.generator = config.drop_block * (1 - progress), self._generator  # type: ignore[assignment]
-                rate = config.last_learning_rate + 0.5 * (config.learning_rate - config.last_learning_rate) * (
-                    1 + cos(pi * progress)
-                )
+                self._drop(config.drop_block * (1 - progress))
                 for group in by_weights.param_groups:
-                    group["lr"] = rate * group["rate"]
-                losses = []
-                for weights_batch, policy_batch in self._batches(epoch):
-                    by_policy.zero_grad()
-                    policy_loss = self._policy_gradient(*policy_batch, progress)
-                    by_policy.step()
-                    by_weights.zero_grad()
-                    weights_loss = self._weights_gradient(*weights_batch, progress)
-                    nn.utils.clip_grad_norm_(trained, config.gradient_norm)
-                    by_weights.step()
-                    losses.append((weights_loss, policy_loss))
-                mean = np.mean(losses, axis=0)
-                if not np.isfinite(mean).all():
-                    cure = f"lower learning_rate={config.learning_rate}"
-                    raise FloatingPointError(f"the losses became {mean.tolist()}: {cure}")
-                record = SearchEpoch(epoch, float(mean[0]), float(mean[1]), self.policy())
-                history = (*history, record)
+                    group["lr"] = learning_rate(config, progress) * group["rate"]
+                losses = self._epoch(epoch, progress, by_weights, by_policy)
+                history = (*history, SearchEpoch(epoch, *losses, self.policy()))
                 if self.on_epoch is not None:
-                    self.on_epoch(record)
+                    self.on_epoch(history[-1])
         finally:
-            for skip in skips:
-                skip.rate, skip.generator = 0.0, None  # type: ignore[assignment]
+            self._drop(0.0)
             self.supernet.requires_grad_(True).eval()
         return history
 
     def policy(self) -> CategoricalPolicy:
         """Where the search stands."""
-        weights = whole_mixture(self._logits.detach(), self._allowed).weights
+        weights = whole_mixture(self.logits.detach(), self._allowed).weights
         return CategoricalPolicy.of(self.space.genes, weights.double().numpy())
 
-    def _policy_gradient(self, images: Tensor, labels: Tensor, progress: float) -> float:
+    def _epoch(
+        self, epoch: int, progress: float, by_weights: torch.optim.Optimizer, by_policy: torch.optim.Optimizer
+    ) -> tuple[float, float]:
+        """Every step of one epoch; mean losses of the weights and of the policy."""
+        trained = [parameter for group in by_weights.param_groups for parameter in group["params"]]
+        losses = []
+        for for_weights, for_policy in self.batches(epoch):
+            by_policy.zero_grad()
+            policy_loss = self.policy_gradient(*for_policy, progress)
+            by_policy.step()
+            by_weights.zero_grad()
+            weights_loss = self.weights_gradient(*for_weights, progress)
+            nn.utils.clip_grad_norm_(trained, self.config.gradient_norm)
+            by_weights.step()
+            losses.append((weights_loss, policy_loss))
+        mean = np.mean(losses, axis=0)
+        if not np.isfinite(mean).all():
+            cure = f"lower learning_rate={self.config.learning_rate}"
+            raise FloatingPointError(f"the losses became {mean.tolist()}: {cure}")
+        return float(mean[0]), float(mean[1])
+
+    def policy_gradient(self, images: Tensor, labels: Tensor, progress: float) -> float:
         """The gradient of the logits alone, first order, one sub-graph's graph alive at a time."""
-        sub_graphs = self._sub_graphs(progress)
+        sub_graphs = self.sub_graphs(progress)
         leaf = [sub_graph.weights.detach().requires_grad_() for sub_graph in sub_graphs]
         total = 0.0
         for sub_graph, weights in zip(sub_graphs, leaf, strict=True):
@@ -152,14 +160,15 @@ class DifferentiableSearch:
             (found,) = torch.autograd.grad(loss, weights, allow_unused=True)
             weights.grad = torch.zeros_like(weights) if found is None else found  # none of them was worth anything
             total += loss.item()
+            del logits, loss  # or what led to no weight, as the stem, would stay while the next one runs
         # all sub-graphs lean on one draw: its own small graph is walked once, behind them
         torch.autograd.backward([s.weights for s in sub_graphs], [w.grad for w in leaf])
         return total
 
-    def _weights_gradient(self, images: Tensor, labels: Tensor, progress: float) -> float:
+    def weights_gradient(self, images: Tensor, labels: Tensor, progress: float) -> float:
         """The gradient of the supernet's weights, one sub-graph's graph alive at a time."""
         with torch.no_grad():
-            sub_graphs = self._sub_graphs(progress)
+            sub_graphs = self.sub_graphs(progress)
         teacher = self._teacher(images, sub_graphs) if progress >= self.config.distillation_start else None
         total = 0.0
         for sub_graph in sub_graphs:
@@ -179,29 +188,38 @@ class DifferentiableSearch:
         """Logits of all drawn options at once, before the weights move; BatchNorm on batch statistics as theirs is."""
         if not self.config.distillation:
             return None
-        skips: Sequence[nn.Module] = self.supernet.skips()  # type: ignore[operator]  # a Mixture
+        skips = self._mixture.skips()
         for skip in skips:
             skip.eval()  # a teacher drops nothing
-        logits = self._run(images, union(sub_graphs, self._logits, self._allowed))
+        logits = self._run(images, union(sub_graphs, self.logits, self._allowed))
         for skip in skips:
             skip.train()
         return logits
 
-    def _sub_graphs(self, progress: float) -> tuple[SubGraph, ...]:
+    def sub_graphs(self, progress: float) -> tuple[SubGraph, ...]:
+        """What runs in the next pass, drawn anew where it is drawn."""
         config = self.config
         if config.paths is None:
-            return (whole_mixture(self._logits, self._allowed),)
+            return (whole_mixture(self.logits, self._allowed),)
         first, last = config.temperature
         temperature = first + (last - first) * progress * config.epochs / max(1, config.epochs - 1)
         return gumbel_top_k(
-            self._logits, self._allowed, config.paths, temperature=temperature, generator=self._generator
+            self.logits, self._allowed, config.paths, temperature=temperature, generator=self._generator
         )
 
     def _run(self, images: Tensor, sub_graph: SubGraph) -> Tensor:
-        mixture: Mixture = self.supernet  # type: ignore[assignment]  # an nn.Module that is one
-        return mixture.mixture(images, sub_graph.weights, executed=sub_graph.executed)
+        return self._mixture.mixture(images, sub_graph.weights, executed=sub_graph.executed)
 
-    def _batches(self, epoch: int) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
+    def _drop(self, rate: float) -> None:
+        """Let skips drop that share of their blocks while training."""
+        for skip in self._mixture.skips():
+            skip.rate, skip.generator = rate, self._generator if rate else None
+
+    @property
+    def _mixture(self) -> Mixture:
+        return self.supernet  # type: ignore[return-value]  # an nn.Module that is one
+
+    def batches(self, epoch: int) -> Iterator[tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]]:
         """Pairs of a batch for the weights and one for the policy; the two parts are the same in every epoch."""
         config, count = self.config, len(self.images)
         fixed = np.random.default_rng([config.seed, 0]).permutation(count)
@@ -217,6 +235,12 @@ class DifferentiableSearch:
         chosen = torch.from_numpy(rows)
         images = self.images.images[chosen].contiguous(memory_format=torch.channels_last)
         return images, self.images.labels[chosen]
+
+
+def learning_rate(config: DifferentiableConfig, progress: float) -> float:
+    """A cosine from the first rate to the last; `progress` of the search in 0..1."""
+    first, last = config.learning_rate, config.last_learning_rate
+    return last + 0.5 * (first - last) * (1 + cos(pi * progress))
 
 
 def divergence(student: Tensor, teacher: Tensor, *, temperature: float) -> Tensor:
