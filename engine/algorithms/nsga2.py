@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -39,12 +38,13 @@ class Nsga2:
         self._genome = Genome.of(genes)
         self._rng = rng
         self._asked = Asked(self._genome, batch=population, rng=rng, initial=initial)
-        self._parents: _Parents | None = None
+        self._parents: Told | None = None  # the best first
 
     def ask(self) -> IntArray:
         """The rest of `initial`, then offspring; fresh samples where these do not fill the population."""
         rows = self._asked.initial()
-        return np.concatenate([rows, self._asked.bred(self._asked.batch - len(rows), self._candidates)])
+        bred = self._asked.bred(self._asked.batch - len(rows), self._candidates)
+        return np.concatenate([rows, bred]) if len(rows) else bred
 
     def tell(self, X: IntArray, costs: FloatArray, violation: FloatArray) -> None:
         """Keep the best `population` of the parents and these rows. A row told again replaces its costs.
@@ -53,29 +53,22 @@ class Nsga2:
         """
         told = Told.of(self._genome, self._asked, X, costs, violation)
         if len(told):
-            self._parents = self._survivors(told if self._parents is None else self._parents.told.then(told))
+            self._parents = self._survivors(told if self._parents is None else self._parents.then(told))
 
-    def _survivors(self, told: Told) -> _Parents:
+    def _survivors(self, told: Told) -> Told:
         rank = constrained_rank(told.costs, told.violation)
         known = told.costs if told.violation.max() <= 0 else np.where(told.violation[:, None] > 0, 0.0, told.costs)
         distance = crowding(known, rank)
         # chance decides between equals, or the old would always stay
-        best = np.lexsort((self._rng.random(len(told)), -distance, rank))[: self._asked.batch]
-        return _Parents(told.take(best), rank[best], distance[best])
+        return told.take(np.lexsort((self._rng.random(len(told)), -distance, rank))[: self._asked.batch])
 
     def _candidates(self, n: int) -> IntArray:
         parents = self._parents
         if parents is None:
             return self._genome.canonical(self._genome.spread(n, self._rng))
-        chosen = tournament(parents.rank, parents.distance, n + n % 2, self._rng)
-        return offspring(self._genome, parents.told.X.take(chosen, axis=0), self._rng)
-
-
-@dataclass(frozen=True, slots=True)
-class _Parents:
-    told: Told
-    rank: IntArray  # (n,)
-    distance: FloatArray  # (n,)
+        # by rank, then by crowding: the order of the parents
+        chosen = tournament(len(parents), n + n % 2, self._rng)
+        return offspring(self._genome, parents.X.take(chosen, axis=0), self._rng)
 
 
 algorithm = Nsga2
