@@ -84,6 +84,12 @@ class Neural:
         self._started = network
         return self
 
+    def with_loss(self, loss: Loss) -> Neural:
+        """Another ranker that begins where this one does, and goes on by another loss and draws of its own."""
+        other = copy.deepcopy(self)
+        other._loss = loss
+        return other
+
     def fit(self, X: IntArray, values: FloatArray) -> Self:
         """Adam with weight decay and a rate that falls to zero; every member on a bootstrap of the rows."""
         X, values = checked(X, values, self._description)

@@ -195,6 +195,17 @@ def test_a_fit_begins_at_what_was_pretrained_every_time() -> None:
     assert all(torch.equal(before[key], value) for key, value in ranker._started.state_dict().items())
 
 
+def test_another_loss_begins_where_this_one_does() -> None:
+    X = rows(30)
+    squared = neural(SquaredError(), steps=20).pretrain(X, {"label": values_of(X)})
+    pairwise = squared.with_loss(PairwiseLogistic())
+    # the same draws from here on: the loss alone differs
+    again = squared.with_loss(SquaredError()).fit(X, values_of(X)).score(X)
+    differs = pairwise.fit(X, values_of(X)).score(X)
+    np.testing.assert_array_equal(squared.fit(X, values_of(X)).score(X), again)
+    assert not np.allclose(again, differs)
+
+
 def test_labels_that_are_none_are_an_error() -> None:
     with pytest.raises(ValueError, match="no labels"):
         neural(SquaredError()).pretrain(rows(4), {})
