@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import (
     BaseModel,
@@ -53,6 +53,8 @@ class TrainingConfig(BaseModel):
     gradient_norm: PositiveFloat = 5.0  # clipped to it
     largest_epochs: NonNegativeInt = 0  # the largest architecture alone comes first; then channels are sorted
     shift: NonNegativeInt = 1  # pixels of random translation, at the source's size
+    trainable: Literal["all", "batch_norm"] = "all"  # batch_norm: convolutions stay random features (RF-DARTS)
+    rates: dict[str, NonNegativeFloat] = {}  # of the learning rate, by the name that modules begin with; 0 freezes
     evaluate_every: PositiveInt = 10  # epochs
     seed: NonNegativeInt = 0
 

@@ -22,7 +22,7 @@ from hwnas.engine.evaluation.batchnorm import recalibrate, statistics_kept
 from hwnas.engine.evaluation.complexity import block_macs
 from hwnas.engine.evaluation.inherited import accuracy
 from hwnas.engine.training import checkpoint as checkpoints
-from hwnas.engine.training import criteria, samplers
+from hwnas.engine.training import criteria, filters, samplers
 from hwnas.engine.training.checkpoint import Checkpoint, CheckpointError, EpochRecord
 from hwnas.engine.training.config import TrainingConfig
 from hwnas.engine.training.criteria import Features, TrainedPath, TrainingStep
@@ -31,13 +31,13 @@ from hwnas.engine.training.features import Taps
 
 @dataclass
 class Trainer:
-    """Trains one supernet, with a checkpoint every epoch in `folder`."""
+    """Trains one supernet, with a checkpoint every epoch in `folder`, if there is one."""
 
     space: SearchSpace
     supernet: nn.Module
     data: Dataset
     config: TrainingConfig
-    folder: Path
+    folder: Path | None
     settings: str = ""  # what else the training depends on, e.g. the space's configuration
     on_epoch: Callable[[EpochRecord], None] | None = None
 
@@ -63,7 +63,7 @@ class Trainer:
                     step = (epoch - 1) * steps + index
                     rate = learning_rate(config, step / steps)
                     for group in optimizer.param_groups:
-                        group["lr"] = rate
+                        group["lr"] = rate * group["rate"]
                     if epoch <= config.largest_epochs:
                         paths: Sequence[samplers.TrainingPath] = (samplers.TrainingPath(self._largest, "largest"),)
                     else:
@@ -71,7 +71,7 @@ class Trainer:
                     progress = step / (config.epochs * steps)
                     loss_sum += self._step(optimizer, criterion, taps, paths, batch=batch, progress=progress)
                 record = EpochRecord(epoch, loss_sum / steps, rate)
-                if epoch % config.evaluate_every == 0 or epoch == config.epochs:
+                if epoch % config.evaluate_every == 0 or (epoch == config.epochs and self.folder is not None):
                     record = self._evaluated(record)
                 history = (*history, record)
                 self._save(history, optimizer, sampler, criterion)
@@ -178,12 +178,14 @@ class Trainer:
         return batches
 
     def _optimizer(self, beside: nn.Module) -> torch.optim.Optimizer:
-        parameters = [*self.supernet.parameters(), *beside.parameters()]
-        groups = [
-            {"params": [p for p in parameters if p.dim() > 1], "weight_decay": self.config.weight_decay},
-            {"params": [p for p in parameters if p.dim() <= 1], "weight_decay": 0.0},
-        ]
-        return torch.optim.SGD(groups, lr=self.config.learning_rate, momentum=self.config.momentum, nesterov=True)
+        config = self.config
+        rules = [filters.rated(prefix, rate) for prefix, rate in config.rates.items()]
+        if config.trainable == "batch_norm":
+            rules += filters.batch_norm_only()
+        parts = filters.groups(self.supernet, rules, weight_decay=config.weight_decay)
+        if own := list(beside.parameters()):
+            parts.append({"params": own, "weight_decay": 0.0, "rate": 1.0})
+        return torch.optim.SGD(parts, lr=config.learning_rate, momentum=config.momentum, nesterov=True)
 
     def _save(
         self,
@@ -192,6 +194,8 @@ class Trainer:
         sampler: samplers.Sampler,
         criterion: criteria.WeightedSum,
     ) -> None:
+        if self.folder is None:
+            return
         momenta = {
             name: optimizer.state[parameter]["momentum_buffer"]
             for name, parameter in self._named_parameters(criterion.module)
@@ -213,7 +217,7 @@ class Trainer:
     def _resume(
         self, optimizer: torch.optim.Optimizer, sampler: samplers.Sampler, criterion: criteria.WeightedSum
     ) -> tuple[EpochRecord, ...]:
-        found = checkpoints.load(self.folder)
+        found = None if self.folder is None else checkpoints.load(self.folder)
         if found is None:
             return ()
         if found.settings != self._digest():

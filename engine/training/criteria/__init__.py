@@ -1,5 +1,7 @@
 """The loss of a path: one file a criterion, each with a pydantic `Config` and `build(config, *, label_smoothing)`.
 
+A criterion that is for the supernets of one space alone names it, `SPACE = "long_chain"`.
+
 A training's loss is a weighted sum of criteria. Each sees one path at a time, as only one path's graph is alive.
 """
 
@@ -29,9 +31,7 @@ class TrainingStep:
     labels: Tensor  # (n,)
     progress: float  # 0 at the first step, towards 1 at the last
     architectures: Sequence[Architecture]  # of the step's paths, in their order
-    ask: Callable[
-        [Architecture], tuple[Tensor, Features]
-    ]  # logits, features; leaves no gradient and no trace
+    ask: Callable[[Architecture], tuple[Tensor, Features]]  # logits, features; leaves no gradient and no trace
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
@@ -14,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, canonical, to_architecture
 from hwnas.engine.objective import Costs
 from hwnas.engine.policy import CategoricalPolicy
-from hwnas.engine.training.samplers import TrainingPath
+from hwnas.engine.training.samplers import Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -27,7 +26,7 @@ class Config(BaseModel):
 
 
 @dataclass(frozen=True)
-class GumbelTopK:
+class GumbelTopK(Sampler):
     """`paths` architectures a step, each weighing 1 / paths, that differ in every gene as far as its options reach.
 
     A gene of fewer options than paths begins anew behind its last; genes that are off hold 0 in any of them. Draws are
@@ -42,13 +41,6 @@ class GumbelTopK:
         """See Sampler."""
         rows = ranked(self.policy, self.count, np.random.default_rng([self.seed, step]))
         return tuple(TrainingPath(to_architecture(row), "random", 1 / self.count) for row in rows)
-
-    def state(self) -> dict[str, Any]:
-        """Nothing: the step says it all."""
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """See `state`."""
 
 
 def ranked(policy: CategoricalPolicy, k: int, rng: np.random.Generator) -> IntArray:
