@@ -34,11 +34,12 @@ class CategoricalPolicy:
         for gene, row in zip(self.genes, self.probabilities, strict=True):
             if len(row) != len(gene.options):
                 raise ValueError(f"gene {gene.name!r} has {len(gene.options)} options, its policy {len(row)}")
-            if not (np.isfinite(row).all() and min(row) >= 0 and abs(sum(row) - 1) < _ROUNDING):
+            if not (min(row) >= 0 and abs(sum(row) - 1) < _ROUNDING):  # so neither is a NaN or infinite
                 raise ValueError(
                     f"gene {gene.name!r}: {row} is no distribution: give shares of 0 or more that add to 1"
                 )
-            stray = [j for j, share in enumerate(row) if share > 0 and j not in gene.choices]
+            allowed = gene.allowed or (True,) * len(row)
+            stray = [j for j, (share, keep) in enumerate(zip(row, allowed, strict=True)) if share > 0 and not keep]
             if stray:
                 raise ValueError(f"gene {gene.name!r}: option {stray[0]} is masked and has {row[stray[0]]}: make it 0")
 
