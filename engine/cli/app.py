@@ -85,6 +85,23 @@ def train(config: Config, out: Out = None, as_json: Json = False) -> None:
     )
 
 
+@app.command(epilog="Example: hwnas diagnose examples/digits.toml --standalone 20")
+@told
+def diagnose(
+    config: Config,
+    out: Out = None,
+    architectures: Annotated[int, typer.Option(min=3, help="Subnets that are scored")] = 100,
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of subnets at each distance")] = 40,
+    standalone: Annotated[int, typer.Option(min=0, help="Subnets trained alone, 3 or more; slow")] = 0,
+    as_json: Json = False,
+) -> None:
+    """Say what the supernet's scores can be trusted for: interference, drift, recency, and truth where asked for."""
+    run = run_of(read_config(config), out=out)
+    found = stages.diagnose(run, Terminal(), architectures=architectures, pairs=pairs, standalone=standalone)
+    if as_json:
+        answer(as_json, found)
+
+
 @app.command(epilog="Example: hwnas search examples/digits.toml --max-latency-ms 0.5 --resume")
 @told
 def search(

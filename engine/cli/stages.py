@@ -14,6 +14,7 @@ from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
 from hwnas.engine.candidates import columns_of, fleet_front, front_of, gap_of, part, search_run
 from hwnas.engine.cli.terminal import Terminal
+from hwnas.engine.config import ConfigError
 from hwnas.engine.deploy import export_front, report_data
 from hwnas.engine.front import Front
 from hwnas.engine.hardware import (
@@ -27,9 +28,11 @@ from hwnas.engine.hardware import (
     table_quality,
 )
 from hwnas.engine.problem import problems_of
+from hwnas.engine.ranking import FEWEST
 from hwnas.engine.report import write_report
 from hwnas.engine.run import Run
 from hwnas.engine.search import Evaluated
+from hwnas.engine.supernet_health import supernet_health
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training.checkpoint import EpochRecord
 from hwnas.engine.verify import Verified, verify, write_measurements
@@ -69,6 +72,34 @@ def train(run: Run, terminal: Terminal) -> tuple[EpochRecord, ...]:
         f"the smallest {last.accuracy_smallest:.3f}, a random one {last.accuracy_random:.3f}"
     )
     return history
+
+
+def diagnose(run: Run, terminal: Terminal, *, architectures: int, pairs: int, standalone: int) -> dict[str, Any]:
+    """Say what the supernet's scores depend on."""
+    if 0 < standalone < FEWEST:
+        raise ConfigError(
+            f"--standalone {standalone}: fewer than {FEWEST} networks have no order: give {FEWEST} or more"
+        )
+    found = supernet_health(
+        run, architectures=architectures, pairs=pairs, standalone=standalone, seed=run.config.run.seed
+    )
+    low, high = found["accuracy"]["lowest"], found["accuracy"]["highest"]
+    terminal.say(f"scores:       {found['architectures']} subnets with inherited weights, {low:.3f} to {high:.3f}")
+    if found["recency"] is not None:
+        terminal.say(f"recency:      {found['recency']:+.2f} (scores with nearness to the last trained; well near 0)")
+    drift = found["batchnorm_drift"]
+    if drift["mean"] is not None:
+        terminal.say(
+            f"BatchNorm:    inherited means are off by {drift['mean']:.2f} deviations, deviations by a factor of "
+            f"{np.exp(drift['scale']):.2f}: what recalibration removes"
+        )
+    cosines = "  ".join(f"{distance}: {cosine:+.2f}" for distance, cosine in found["cosine_by_distance"].items())
+    terminal.say(f"interference: cosine of gradients on shared weights, by genes that differ:  {cosines}")
+    if found["standalone"] is not None:
+        for name in ("inherited", "params", "macs", "random"):
+            tau, low, high = found["standalone"][name]["kendall"]
+            terminal.say(f"truth:        Kendall's tau of {name} {tau:+.2f} ({low:+.2f} to {high:+.2f})")
+    return found
 
 
 def build(run: Run, bench: Bench, terminal: Terminal) -> LatencyTable:

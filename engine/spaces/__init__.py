@@ -1,4 +1,4 @@
 """Search spaces: one file or folder a space, each with a pydantic model `Config` and
-`build(config, in_channels=..., classes=...) -> SearchSpace`. A small configuration called `EXAMPLE` is what the contract
-tests build it from.
+`build(config, in_channels=..., classes=...) -> SearchSpace`. The contract tests build it from a small configuration
+called `EXAMPLE`.
 """

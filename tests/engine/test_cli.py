@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from hwnas.engine.export import verify_export
-from tests.engine.commands import COMMAND, FAST, failure, hwnas
+from tests.engine.commands import COMMAND, FAST, answered, failure, hwnas
 from tests.engine.processes import ENVIRONMENT
 
 
@@ -48,6 +48,22 @@ def test_the_demo_leaves_a_report_a_table_and_raw_runs(demo: tuple[Path, dict[st
         measured[tuple(row["indices"])] = float(np.median(steady))
     for point in demo[1]["points"]:
         assert measured[tuple(point["indices"])] == pytest.approx(point["latency_ms"])
+
+
+def test_the_supernet_of_the_demo_is_diagnosed(run: tuple[Path, Path]) -> None:
+    few = ("--architectures", 12, "--pairs", 2, "--standalone", 3)
+    found = answered("diagnose", run[1], "--out", run[0], *few)
+    assert 0 <= found["accuracy"]["lowest"] <= found["accuracy"]["highest"] <= 1
+    assert -1 <= found["recency"] <= 1
+    assert found["batchnorm_drift"]["mean"] > 0
+    assert all(-1 <= cosine <= 1 for cosine in found["cosine_by_distance"].values())
+    assert {"inherited", "params", "macs", "random"} <= set(found["standalone"])
+
+
+def test_too_few_networks_to_rank_are_refused(run: tuple[Path, Path]) -> None:
+    code, message = failure("diagnose", run[1], "--out", run[0], "--standalone", 2)
+    assert code == 2
+    assert "--standalone 2: fewer than 3 networks have no order" in message
 
 
 def test_every_point_is_exported_whole(demo: tuple[Path, dict[str, Any]]) -> None:

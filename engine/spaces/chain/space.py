@@ -54,7 +54,7 @@ class Config(BaseModel):
 
     @model_validator(mode="after")
     def _channels_fit(self) -> Config:
-        incoming = () if self.stem_width is None else (self.stem_width,)
+        incoming: tuple[int, ...] = () if self.stem_width is None else (self.stem_width,)
         for number, stage in enumerate(self.stages, 1):
             kept = [operator for operator in stage.operators if operator in WEIGHTLESS]
             if kept and not (len(stage.widths) == 1 and incoming == stage.widths):
