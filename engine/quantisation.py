@@ -1,14 +1,15 @@
 """Quantisation after training: weights in a few bits a number, activations in calibrated ranges.
 
-Weights are symmetric and have a scale an output channel, activations are affine and have a range a tensor. What runs in
-torch is a simulation in floats of integer arithmetic with 32-bit accumulators; exported to ONNX it is that arithmetic.
-A layer knows the size of its weights: they are held packed, so that parameters and buffers weigh what they would weigh.
+Weights are symmetric and have a scale an output channel, activations are affine and have a range a tensor. What runs
+in torch is a simulation in floats of integer arithmetic; exported to ONNX, a runtime does that arithmetic. Weights are
+held packed, so that a layer's parameters and buffers weigh what they would weigh.
 """
 
 from __future__ import annotations
 
 import copy
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -51,14 +52,16 @@ def pack(codes: Tensor, bits: int) -> Tensor:
     offset = codes.flatten().to(torch.int64) + 2 ** (bits - 1)
     stream = (offset[:, None] >> torch.arange(bits)) & 1
     stream = F.pad(stream.flatten(), (0, -stream.numel() % 8)).reshape(-1, 8)
-    return (stream << torch.arange(8)).sum(1).to(torch.uint8)
+    octets: Tensor = (stream << torch.arange(8)).sum(1).to(torch.uint8)
+    return octets
 
 
 def unpack(packed: Tensor, bits: int, shape: torch.Size) -> Tensor:
     """The int8 codes of `shape` that `pack` put together."""
     stream = (packed[:, None].to(torch.int64) >> torch.arange(8)) & 1
     offset = (stream.flatten()[: shape.numel() * bits].reshape(-1, bits) << torch.arange(bits)).sum(1)
-    return (offset - 2 ** (bits - 1)).to(torch.int8).reshape(shape)
+    codes: Tensor = (offset - 2 ** (bits - 1)).to(torch.int8).reshape(shape)
+    return codes
 
 
 class ActivationRange(_BatchNorm):
@@ -86,11 +89,13 @@ class ActivationRange(_BatchNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """Any shape -> the same shape."""
+        if x.is_meta:  # only counted: torch has no shape rule for the operator below
+            return x
         if self.training:
             self.low.copy_(torch.minimum(self.low, x.detach().amin()))
             self.high.copy_(torch.maximum(self.high, x.detach().amax()))
         scale, zero = self.affine_code()
-        return ((x / scale + zero).round().clamp(0, 2**self.bits - 1) - zero) * scale
+        return torch.fake_quantize_per_tensor_affine(x, scale, zero.to(torch.int32), 0, 2**self.bits - 1)
 
     def affine_code(self) -> tuple[Tensor, Tensor]:
         """(scale, the code of 0), both scalar floats; code = x / scale + zero. An empty range has the scale 1."""
@@ -99,19 +104,47 @@ class ActivationRange(_BatchNorm):
         return scale, (-self.low / scale).round()
 
 
+@dataclass(frozen=True, slots=True)
+class _Window:
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    dilation: tuple[int, int]
+    groups: int
+
+    @classmethod
+    def of(cls, conv: nn.Conv2d) -> _Window:
+        if isinstance(conv.padding, str) or conv.padding_mode != "zeros":
+            raise ValueError(f"{conv}: a quantised convolution pads by numbers of zeros: write its padding so")
+        return cls(_pair(conv.stride), _pair(conv.padding), _pair(conv.dilation), conv.groups)
+
+
+def _pair(sizes: tuple[int, ...]) -> tuple[int, int]:
+    height, width = sizes
+    return height, width
+
+
 class QuantisedLayer(nn.Module):
-    """A Conv2d or Linear with packed weights and a quantised input, and the BatchNorm behind it where it has one."""
+    """A Conv2d or Linear with packed weights and a quantised input, and what is folded into it: BatchNorm and ReLU.
+
+    What a convolution makes is quantised too, as integer kernels write integers; what a Linear makes is not.
+    """
 
     packed: Tensor
     scale: Tensor
 
     def __init__(
-        self, layer: nn.Conv2d | nn.Linear, norm: nn.BatchNorm2d | None, *, bits: int, activation_bits: int
+        self,
+        layer: nn.Conv2d | nn.Linear,
+        norm: nn.BatchNorm2d | None = None,
+        act: nn.ReLU | None = None,
+        *,
+        bits: int,
+        activation_bits: int,
     ) -> None:
         super().__init__()
         _check_bits(bits)
         self.bits, self.shape = bits, layer.weight.shape
-        self.window = (layer.stride, layer.padding, layer.dilation, layer.groups) if layer.weight.dim() == 4 else None
+        self.window = _Window.of(layer) if isinstance(layer, nn.Conv2d) else None
         self.counts = layer.weight.is_meta  # made to be counted, not to be run
         size = -(-self.shape.numel() * bits // 8)
         if self.counts:
@@ -122,8 +155,10 @@ class QuantisedLayer(nn.Module):
             self.register_buffer("packed", pack(codes, bits))
             self.register_buffer("scale", scale)
         self.bias = layer.bias
-        self.range = ActivationRange(activation_bits).to(layer.weight.device)
-        self.norm = norm
+        self.norm, self.act = norm, act
+        device = layer.weight.device
+        self.range = ActivationRange(activation_bits).to(device)
+        self.out_range = None if self.window is None else ActivationRange(activation_bits).to(device)
         self._unpack()
 
     def _unpack(self) -> None:
@@ -132,90 +167,111 @@ class QuantisedLayer(nn.Module):
             self.codes, self.weight = (torch.empty(self.shape, dtype=t, device="meta") for t in (torch.int8, None))
         else:
             self.codes = unpack(self.packed, self.bits, self.shape)
-            self.weight = self.codes * self.scale.reshape(-1, *[1] * (len(self.shape) - 1))
+            self.weight = self.codes * self._a_channel(self.scale)
 
     def _load_from_state_dict(self, *arguments: Any) -> None:
         super()._load_from_state_dict(*arguments)
         self._unpack()
 
+    def _a_channel(self, values: Tensor) -> Tensor:
+        """(o,) in the shape that multiplies the weight channel by channel."""
+        return values.reshape(-1, *[1] * (len(self.shape) - 1))
+
     def forward(self, x: Tensor) -> Tensor:
         """As the layer that it was made of."""
-        if isinstance(x, torch.fx.Proxy):
+        if not isinstance(x, Tensor):  # torch.fx traces with proxies, and would take the simulation for the layer
             raise TypeError("a quantised layer is exported as it is: its BatchNorm is folded into its scales")
         if torch.onnx.is_in_onnx_export():
-            return _integers(self, x)
+            return self._integers(x)
         if (x.is_meta and not self.counts) or torch.compiler.is_exporting():
             raise QuantisedExportError(
                 f"a layer quantised to {self.bits} bits runs here as a simulation in floats, whose time is not that of "
                 "integers: give the device runtime = 'onnxruntime', which runs it in int8"
             )
-        x = self.range(x)
+        y = self._product(self.range(x), self.weight, self.bias)
+        y = y if self.norm is None else self.norm(y)
+        y = y if self.act is None else self.act(y)
+        return y if self.out_range is None else self.out_range(y)
+
+    def _product(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         if self.window is None:
-            y = F.linear(x, self.weight, self.bias)
-        else:
-            y = F.conv2d(x, self.weight, self.bias, *self.window)
-        return y if self.norm is None else self.norm(y)
+            return F.linear(x, weight, bias)
+        window = self.window
+        return F.conv2d(x, weight, bias, window.stride, window.padding, window.dilation, window.groups)
+
+    def _integers(self, x: Tensor) -> Tensor:
+        """The layer for ONNX: what is integer between a QuantizeLinear and a DequantizeLinear, runtimes fuse.
+
+        The bias has 32 bits and the scale of the sums, as integer kernels want it: all that the simulation rounds less.
+        """
+        scale, _ = self.range.affine_code()
+        scales, codes = self.scale, self.codes
+        bias = torch.zeros_like(scales) if self.bias is None else self.bias
+        if self.norm is not None:
+            mean, var = self.norm.running_mean, self.norm.running_var
+            assert mean is not None
+            assert var is not None
+            gain = self.norm.weight / (var + self.norm.eps).sqrt()
+            bias = (bias - mean) * gain + self.norm.bias
+            # scales are positive in ONNX: a negative gain turns the codes
+            codes = (codes * self._a_channel(torch.where(gain < 0, -1, 1))).to(torch.int8)
+            scales = scales * gain.abs().clamp_min(1e-12)
+        sums = scales * scale
+        whole = (bias / sums).round().clamp(-(2.0**31) + 256, 2.0**31 - 256).to(torch.int32)
+        y = self._product(_exchanged(x, self.range), _dequantised(codes, scales), _dequantised(whole, sums))
+        y = y if self.act is None else self.act(y)
+        return y if self.out_range is None else _exchanged(y, self.out_range)
 
 
-def _integers(layer: QuantisedLayer, x: Tensor) -> Tensor:
-    """The layer in ONNX's integer operators; their 32-bit sums are scaled to floats with BatchNorm folded in."""
-    op = torch.onnx.ops.symbolic
-    scale, zero = layer.range.affine_code()
+def _dequantised(codes: Tensor, scales: Tensor) -> Tensor:
+    arguments = (codes, scales, torch.zeros_like(codes[(slice(None), *[0] * (codes.dim() - 1))]))
+    return torch.onnx.ops.symbolic(
+        "DequantizeLinear", arguments, attrs={"axis": 0}, dtype=torch.float32, shape=codes.shape, version=13
+    )
+
+
+def _exchanged(x: Tensor, limits: ActivationRange) -> Tensor:
+    """To the codes of a range and back."""
+    scale, zero = limits.affine_code()
     code = zero.to(torch.uint8)
+    op = torch.onnx.ops.symbolic
     integers = op("QuantizeLinear", (x, scale, code), dtype=torch.uint8, shape=x.shape, version=13)
-    codes, out = layer.codes, scale * layer.scale
-    offset = torch.zeros_like(out) if layer.bias is None else layer.bias
-    if layer.norm is not None:
-        mean, var = layer.norm.running_mean, layer.norm.running_var
-        assert mean is not None
-        assert var is not None
-        gain = layer.norm.weight / (var + layer.norm.eps).sqrt()
-        out, offset = out * gain, (offset - mean) * gain + layer.norm.bias
-    if layer.window is None:
-        shape = (*x.shape[:-1], layer.shape[0])
-        # ONNX has no transposed product of integers, so the codes are turned now
-        weight = codes.T.contiguous()
-        total = op("MatMulInteger", (integers, weight, code), dtype=torch.int32, shape=shape, version=10)
-        return total.to(torch.float32) * out + offset
-    stride, padding, dilation, groups = layer.window
-    assert not isinstance(padding, str)
-    kernel = layer.shape[2:]
-    size = [(x.shape[2 + i] + 2 * padding[i] - dilation[i] * (kernel[i] - 1) - 1) // stride[i] + 1 for i in range(2)]
-    attributes: dict[str, Any] = {
-        "strides": list(stride),
-        "pads": [*padding, *padding],
-        "dilations": list(dilation),
-        "group": groups,
-        "kernel_shape": list(kernel),
-    }
-    shape = (x.shape[0], layer.shape[0], *size)
-    total = op("ConvInteger", (integers, codes, code), attrs=attributes, dtype=torch.int32, shape=shape, version=10)
-    return total.to(torch.float32) * out[:, None, None] + offset[:, None, None]
+    return op("DequantizeLinear", (integers, scale, code), dtype=torch.float32, shape=x.shape, version=13)
 
 
 def quantised(network: nn.Module, *, bits: int, activation_bits: int = 8) -> nn.Module:
-    """A copy with every Conv2d and Linear quantised, each with the BatchNorm2d that follows it in an nn.Sequential.
+    """A copy with every Conv2d and Linear quantised, with the BatchNorm2d and ReLU behind it in an nn.Sequential.
 
-    In evaluation mode; its activation ranges are empty until they are calibrated (`recalibrate`). A copy of a layer
-    with per-channel scales has the codes that the layer would have with its BatchNorm folded in, as that only
-    multiplies channels.
+    In evaluation mode; its activation ranges are empty until they are calibrated (`recalibrate`). With scales a channel
+    the codes are those that a layer would have with its BatchNorm folded in, as that only multiplies channels.
     """
-    network = copy.deepcopy(network).eval()
+    return quantise_(copy.deepcopy(network), bits=bits, activation_bits=activation_bits)
+
+
+def quantise_(network: nn.Module, *, bits: int, activation_bits: int = 8) -> nn.Module:
+    """`quantised` without the copy: what is answered holds the modules of `network`, which is used up."""
     if type(network) in _LAYERS:
-        return QuantisedLayer(network, None, bits=bits, activation_bits=activation_bits).eval()  # type: ignore[arg-type]  # just asked
+        return QuantisedLayer(network, bits=bits, activation_bits=activation_bits).eval()  # type: ignore[arg-type]  # one of them
     for parent in list(network.modules()):
+        if isinstance(parent, QuantisedLayer):
+            continue
         children = list(parent.named_children())
         for index, (name, child) in enumerate(children):
-            if type(child) not in _LAYERS or isinstance(parent, QuantisedLayer):
+            if type(child) not in _LAYERS:
                 continue
-            behind = children[index + 1] if isinstance(parent, nn.Sequential) and index + 1 < len(children) else None
-            norm = behind[1] if behind is not None and type(behind[1]) is nn.BatchNorm2d else None
-            setattr(parent, name, QuantisedLayer(child, norm, bits=bits, activation_bits=activation_bits))  # type: ignore[arg-type]  # one of _LAYERS
-            if behind is not None and norm is not None:
-                setattr(parent, behind[0], nn.Identity())
+            folded: dict[str, Any] = {}
+            for behind, module in children[index + 1 :] if isinstance(parent, nn.Sequential) else ():
+                kind = _FOLDED.get(type(module))
+                if kind is None or kind in folded or "act" in folded:
+                    break
+                folded[kind] = module
+                setattr(parent, behind, nn.Identity())
+            layer = QuantisedLayer(child, **folded, bits=bits, activation_bits=activation_bits)  # type: ignore[arg-type]  # one of them
+            setattr(parent, name, layer)
     return network.eval()
 
 
+_FOLDED: dict[type[nn.Module], str] = {nn.BatchNorm2d: "norm", nn.ReLU: "act"}
 _LAYERS = (nn.Conv2d, nn.Linear)
 
 

@@ -5,6 +5,7 @@ The supernet trains in floats, whatever bits a path has; precision is applied to
 
 from __future__ import annotations
 
+import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +20,7 @@ from hwnas.devices.plugins import load_plugin
 from hwnas.engine import architecture as arch
 from hwnas.engine import spaces
 from hwnas.engine.architecture import Architecture, Gene, SearchSpace, Slot
-from hwnas.engine.quantisation import FLOAT_BITS, block_of, quantisable, quantised
+from hwnas.engine.quantisation import FLOAT_BITS, block_of, quantisable, quantise_
 from hwnas.latency.block import Block
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8, 32]
@@ -140,7 +141,12 @@ class PreciseSupernet(nn.Module):
         self.plain: nn.Module | None = None
         # only what the inner supernet can do: see PartedSupernet
         self.part = self._part if hasattr(inner, "part") else None
+        self.register_state_dict_post_hook(_without_plain)  # type: ignore[no-untyped-call]  # torch's own
         self.activate(arch.extreme(space.genes, largest=True))
+
+    def _load_from_state_dict(self, *arguments: Any) -> None:
+        self.plain = None  # it is of other weights now, and has no state of its own
+        super()._load_from_state_dict(*arguments)
 
     def activate(self, architecture: Architecture) -> None:
         """Make `forward` compute this architecture."""
@@ -177,12 +183,19 @@ class PreciseSupernet(nn.Module):
         return _at(part, block)
 
 
+def _without_plain(module: nn.Module, state: dict[str, Tensor], prefix: str, metadata: object) -> None:
+    """What is only made of the inner weights is no state."""
+    del module, metadata
+    for name in [name for name in state if name.startswith(f"{prefix}plain.")]:
+        del state[name]
+
+
 def _at(module: nn.Module, block: Block) -> nn.Module:
-    """The module of an inner block as `block` has it."""
+    """The module of an inner block, an own copy of its weights, as `block` has it."""
     if block.factory != "quantised.block":
         return module
     values: dict[str, Any] = dict(block.kwargs)
-    return quantised(module, bits=values["bits"], activation_bits=values["activation_bits"])
+    return quantise_(module, bits=values["bits"], activation_bits=values["activation_bits"])
 
 
 def _inner(block: Block) -> Block:
@@ -193,8 +206,6 @@ def _inner(block: Block) -> Block:
 
 @cache
 def _read(text: str) -> Block:
-    import json
-
     return Block.from_json(json.loads(text))
 
 
