@@ -8,7 +8,8 @@
 4. Energy: fronts of accuracy and energy of the hybrid space beside those of convolutions alone, which have a supernet
    of their own and are evaluated exhaustively. Both accountings; the energy is modelled (`hwnas.engine.energy`). The
    hybrid supernets are those whose subnets do best on the validation split.
-All parts are run where none is named; 3 and 4 are one. Choices and searches see the validation split, accuracies and hypervolumes are those of the test split.
+Without a name all parts are run; "sharing" is 3 and 4. Choices and searches see the validation split, accuracies and
+hypervolumes are those of the test split.
 """
 
 from __future__ import annotations
