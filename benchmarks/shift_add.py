@@ -62,7 +62,7 @@ ARMS: dict[str, tuple[Sharing, dict[str, object] | None]] = {
     "one tensor as it is": ("naive", None),
     "one tensor, mapped": ("mapped", None),
     "mapped, quantile": ("mapped", PENALTY),
-    "mapped, quantile by shape": ("mapped", {**PENALTY, "gaussian_std": None}),
+    "mapped, quantile by shape": ("mapped", {**PENALTY, "gaussian_std": "own"}),
     "mapped, index_kl": ("mapped", {**PENALTY, "kind": "index_kl"}),
 }
 

@@ -171,7 +171,7 @@ def test_weights_that_have_the_distribution_pay_nothing() -> None:
 
 
 def test_by_shape_alone_the_scale_costs_nothing() -> None:
-    criterion = WeightDistribution(PenaltyConfig(gaussian_std=None))
+    criterion = WeightDistribution(PenaltyConfig(gaussian_std="own"))
     weight = torch.randn(100, generator=torch.Generator().manual_seed(0))
     small = float(criterion.penalty(0.01 * weight, laplacian=False))
     assert small == pytest.approx(float(criterion.penalty(weight, laplacian=False)), rel=1e-4)
@@ -218,7 +218,7 @@ def test_a_chain_of_all_operators_learns(tmp_path: Path) -> None:
     config = TrainingConfig.model_validate(
         {
             "sampler": "uniform",
-            "criterion": ["cross_entropy", {"name": "weight_distribution", "gaussian_std": None}],
+            "criterion": ["cross_entropy", {"name": "weight_distribution", "gaussian_std": "own"}],
             "epochs": 15,
             "evaluate_every": 15,
             "batch": 32,

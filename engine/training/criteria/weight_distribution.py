@@ -34,7 +34,7 @@ class Config(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     kind: Kind = "quantile"
-    gaussian_std: PositiveFloat | None = 1.0  # none: the shape alone, as BatchNorm hides the scale of a convolution
+    gaussian_std: PositiveFloat | Literal["own"] = 1.0  # own: the shape alone, BatchNorm hides a convolution's scale
     laplace_scale: PositiveFloat = 2.0
     seed: NonNegativeInt = 0  # of the samples of index_kl
 
@@ -61,7 +61,7 @@ class WeightDistribution(Criterion):
         """How far the numbers of a tensor are from the target; scalar."""
         scale = self.config.laplace_scale if laplacian else self.config.gaussian_std
         flat = weight.flatten()
-        if scale is None:
+        if isinstance(scale, str):  # its own
             flat, scale = flat / flat.detach().std().clamp_min(1e-12), 1.0
         if self.config.kind == "quantile":
             target = torch.from_numpy(_quantiles(len(flat), laplacian)).to(flat) * scale
