@@ -57,7 +57,9 @@ class ActiveRanking:
         """The rest of `initial`, then the best by score, then random rows; fewer when the space is used up."""
         rows = self._asked.initial()
         missing = self._asked.batch - len(rows)
-        if missing and (best := round(self._exploit * missing)) and (score := self._scoring()) is not None:
+        # half a row is one row half of the time: batches of one exploit too
+        best = int(self._exploit * missing + self._rng.random())
+        if best and (score := self._scoring()) is not None:
             pool = self._feasible(self._pool())
             # a stable sort of rows in random order: equal scores are left to chance
             pool = pool[self._rng.permutation(len(pool))]

@@ -56,6 +56,13 @@ def test_a_share_of_nothing_is_random_search() -> None:
         assert abs(weighted(X).mean() + WEIGHTS.sum() / 2) < 4
 
 
+def test_batches_of_one_exploit_half_of_the_time() -> None:
+    algorithm = ActiveRanking(BITS, population=1, rng=np.random.default_rng(0), score=weighted)
+    every = np.sort(weighted(Genome.of(BITS).decode(range(size(BITS)))))
+    exploited = np.isin(np.concatenate([weighted(X) for X in told(algorithm, 40)]), every[:20]).sum()
+    assert 10 <= exploited <= 30
+
+
 def test_two_stages_evaluate_what_the_score_puts_first_and_nothing_else() -> None:
     algorithm = two_stages(BITS, population=5, rng=np.random.default_rng(0), score=weighted)
     every = Genome.of(BITS).decode(range(size(BITS)))
