@@ -51,7 +51,7 @@ from record import Row, record
 SEEDS = range(3)
 WIDTHS = (4, 8, 12)
 EPOCHS = 50  # of a network of one operator
-SHARED_EPOCHS = 25  # of a supernet
+SHARED_EPOCHS = 40  # of a supernet
 EVALUATIONS, POPULATION = 200, 20
 SUBNETS = 20  # with an addition, whose inherited accuracy is averaged
 ACCOUNTINGS: tuple[Accounting, ...] = ("equal", "released")

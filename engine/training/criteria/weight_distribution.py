@@ -70,7 +70,8 @@ class WeightDistribution(Criterion):
         self._drawn += 1
         drawn = rng.laplace(0, scale, len(flat)) if laplacian else rng.normal(0, scale, len(flat))
         sample = torch.from_numpy(drawn).to(flat).log_softmax(0)
-        return torch.sum(sample.exp() * (sample - flat.log_softmax(0)))
+        # averaged over the numbers, which is torch's default for a divergence: ours to settle, the text has no such mean
+        return torch.mean(sample.exp() * (sample - flat.log_softmax(0)))
 
     def state(self) -> dict[str, Any]:
         """See Criterion."""
