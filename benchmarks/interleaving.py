@@ -50,7 +50,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 from record import Row, record
 
 NODES, REACH = 12, 4
-SEEDS = 20
+SEEDS = 10
 START, DISCRETISATION = 0.65, 0.0146  # of the training, and the weight at its end
 MOMENTUM = 0.9
 
@@ -58,7 +58,7 @@ MOMENTUM = 0.9
 @dataclass(frozen=True)
 class Setting:
     features: int = 16
-    updates: int = 400
+    updates: int = 200
     batch: int = 64
     rate: float = 0.02
     strength_rate: float = 0.2
@@ -241,7 +241,7 @@ def choose() -> None:
         Setting(rate=0.1, strength_rate=1.0),
         Setting(features=8, rate=0.1, strength_rate=1.0),
         Setting(rate=0.1, strength_rate=5.0),
-        Setting(updates=1000, rate=0.1, strength_rate=1.0),
+        Setting(updates=400, rate=0.1, strength_rate=1.0),
     ):
         start = time.process_time()
         found = searched(range(100, 110), setting, ["all edges"])

@@ -60,7 +60,7 @@ CHECKPOINTS = (50, 100, 200, 400)
 SEEDS, DEVICE_SEEDS = 10, 5
 POPULATIONS = {
     "cells": {"natural_gradient": 10, "ga": 10, "flownas": 10, "hat": 25, "nsga2": 10, "aging": 50, "random": 25},
-    "additive": {"natural_gradient": 10, "ga": 10, "flownas": 10, "hat": 25, "nsga2": 10, "aging": 50, "random": 25},
+    "additive": {"natural_gradient": 10, "ga": 10, "flownas": 10, "hat": 10, "nsga2": 10, "aging": 25, "random": 25},
 }
 
 
