@@ -19,6 +19,8 @@ from torch import Tensor, nn
 
 from hwnas.engine.training.criteria import Criterion, TrainedPath
 
+SPACE = "hybrid"  # that it is made for
+
 Kind = Literal["quantile", "index_kl"]
 
 
@@ -70,7 +72,7 @@ class WeightDistribution(Criterion):
         self._drawn += 1
         drawn = rng.laplace(0, scale, len(flat)) if laplacian else rng.normal(0, scale, len(flat))
         sample = torch.from_numpy(drawn).to(flat).log_softmax(0)
-        # averaged over the numbers, which is torch's default for a divergence: ours to settle, the text has no such mean
+        # averaged over the numbers, as torch's divergences are by default: our reading of a form without one
         return torch.mean(sample.exp() * (sample - flat.log_softmax(0)))
 
     def state(self) -> dict[str, Any]:
