@@ -112,7 +112,7 @@ BEDS = {
         ),
         noisy_digits,
         TrainingConfig(epochs=60, batch=50, shift=0),
-        2400,
+        1600,
     ),
     "fashion": Bed(
         "fashion",
@@ -126,7 +126,7 @@ BEDS = {
         ),
         fashion,
         TrainingConfig(epochs=25, batch=50, shift=0),
-        2400,
+        1200,
     ),
 }
 
