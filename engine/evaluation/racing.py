@@ -1,22 +1,24 @@
 """Racing: a candidate that a known one clearly beats is not evaluated on the rest of the images.
 
-Candidate and rival answer the same images in a random order that is drawn anew for each race. An image that only one of
-the two labels right is a coin that, if the candidate is at least as accurate on the whole split, falls for the rival
-with a probability of at most one half whenever the rival leads: whatever has been drawn before leaves at least as many
-images that speak for the candidate. A gambler who bets on the rival only while it leads therefore has a capital that
-does not grow in expectation, and by Ville's inequality reaches 1 / error with a probability of at most `error`, however
-often one looks (testing by betting: Shafer, JRSS A 184(2), 2021; without replacement: Waudby-Smith and Ramdas, NeurIPS
-2020). The gambler splits the stake evenly over the rivals of a candidate, so the bound holds over all of them together.
+The rival of a candidate is known on the whole split, so a candidate can gain on it only where the rival is wrong, and
+lose only where it is right. The images that the rival or another known network labels wrong come first: they hold
+nearly all that two networks can differ in. Among them, and then among the others, the order is random and drawn anew
+for each race, so at each look the losses so far are the marked ones of a sample without replacement, and the gains
+likewise: the exact bounds of the hypergeometric distribution say how few losses and how many gains there are on the
+whole split (Buonaccorsi, "A note on confidence intervals for proportions in finite populations", The American
+Statistician 41(3), 1987). A candidate whose least losses exceed its most gains is beaten. Looks share the error evenly.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import log, sqrt
+from itertools import pairwise
+from math import sqrt
 
 import numpy as np
+from scipy.stats import hypergeom
 
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture, BoolArray, FloatArray, IntArray
@@ -28,37 +30,70 @@ from hwnas.engine.objective import Costs
 PROBES = 64  # rows whose cheap costs tell one set of cheap costs from another
 
 
-def log_capital(candidate: BoolArray, rival: BoolArray) -> float:
-    """Logarithm of what a stake of 1 on `rival` has become after these images, (images,) each, in their order.
+def least(hits: IntArray, drawn: int, population: int, *, error: float) -> IntArray:
+    """Numbers (n,) that the marked of a population are at least, each wrong with a probability of at most `error`.
 
-    Before each image that only one of the two labels right, with the rival ahead by r of the m before it, the share
-    r / (m + 1) of the capital is bet (the estimate of Krichevsky and Trofimov, cut at no lead).
+    `hits` (n,) of `drawn` were marked, drawn at random without replacement. Exact: of the numbers with which that many
+    hits are likelier than `error`, the smallest.
     """
-    coins = rival.astype(np.int64) - candidate
-    coins = coins[coins != 0]
-    lead = np.cumsum(coins) - coins
-    share = np.maximum(lead, 0) / np.arange(1, len(coins) + 1)
-    return float(np.log1p(share * coins).sum())
+    low, high = hits, population - drawn + hits
+    while (low < high).any():
+        marked = (low + high) // 2
+        likely = hypergeom.sf(hits - 1, population, marked, drawn) > error
+        low, high = np.where(likely, low, np.minimum(marked + 1, high)), np.where(likely, marked, high)
+    return low
 
 
-def is_beaten(candidate: BoolArray, rivals: Sequence[BoolArray], *, error: float) -> bool:
-    """Whether some rival is more accurate on the whole split, wrong with a probability of at most `error`.
+def most(hits: IntArray, drawn: int, population: int, *, error: float) -> IntArray:
+    """Numbers (n,) that the marked of a population are at most; as `least` of those that are not marked."""
+    return population - least(drawn - hits, drawn, population, error=error)
 
-    Each array says which images are labelled right, (images,), in one random order of the split. Wrong means: the
-    candidate is at least as accurate as every one of them. The probability covers every look while images come in.
+
+@dataclass(frozen=True, slots=True)
+class Course:
+    """The order of the images of one race, what the rival makes of them, and where the race is looked at."""
+
+    order: IntArray  # (images,), the contested ones first
+    rival: BoolArray  # (images,) which it labels right, in this order
+    contested: int
+    looks: tuple[int, ...]  # numbers of images, all at last
+
+    @classmethod
+    def of(cls, rival: BoolArray, known: Sequence[BoolArray], *, first: int, rng: np.random.Generator) -> Course:
+        """The course against a rival, from what it and other known networks label right, (images,) each.
+
+        Looks: after `first` images and then twice as many each time, after all that are contested, and after an
+        eighth, a quarter and a half of the others.
+        """
+        hard = ~rival
+        for right in known:
+            hard = hard | ~right
+        order = rng.permutation(len(rival))
+        order = order[np.argsort(~hard[order], kind="stable")]
+        contested, images = int(hard.sum()), len(rival)
+        early, n = [], first
+        while n < contested:
+            early.append(n)
+            n *= 2
+        late = [contested + (images - contested) // part for part in (8, 4, 2)]
+        looks = sorted({n for n in (*early, contested, *late) if 0 < n < images} | {images})
+        return cls(order, rival[order], contested, tuple(looks))
+
+
+def beaten(candidates: BoolArray, course: Course, *, error: float) -> BoolArray:
+    """Which of them the rival is more accurate than on the whole split, (rows,).
+
+    `candidates` (rows, n) says which of the first n images of the course each labels right. Each answer is wrong with a
+    probability of at most `error` at this one look.
     """
-    if not rivals:
-        return False
-    capitals = [log_capital(candidate, rival) for rival in rivals]
-    return bool(np.logaddexp.reduce(capitals) - log(len(rivals)) >= -log(error))
-
-
-def looks(images: int, first: int) -> list[int]:
-    """Numbers of images after which a race is looked at: `first`, then twice as many each time, all at last."""
-    found = [first]
-    while 2 * found[-1] < images:
-        found.append(2 * found[-1])
-    return [*(n for n in found if n < images), images]
+    contested, rest = candidates[:, : course.contested], candidates[:, course.contested :]
+    rival, whole = course.rival[: contested.shape[1]], course.rival[: course.contested]
+    gained, lost = (contested & ~rival).sum(1), (~contested & rival).sum(1)
+    gains = most(gained, int((~rival).sum()), int((~whole).sum()), error=error / 2)
+    losses = least(lost, int(rival.sum()), int(whole.sum()), error=error / 2)
+    if rest.shape[1]:  # what comes before is known by now: all of the error is left
+        losses = losses + least((~rest).sum(1), rest.shape[1], len(course.rival) - len(whole), error=error)
+    return losses > gains
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +103,7 @@ class Stopped:
     architecture: Architecture
     rival: Architecture
     images: int  # evaluated
-    estimate: float  # of 1 - accuracy on the whole split
+    estimate: float  # of 1 - accuracy on the whole split; images of which none was evaluated count as labelled right
     deviation: float  # standard error of the estimate
 
 
@@ -76,11 +111,12 @@ class Stopped:
 class RacedAccuracy:
     """1 - validation accuracy as a cost, evaluated in full only for candidates that no known one clearly beats.
 
-    A rival of a candidate is an architecture of an earlier call that was evaluated in full, is no worse in every
-    `cheap` cost and is the most accurate of those, or among the `rivals` most accurate. For each candidate, the
-    probability to be stopped although no rival is more accurate on the whole split is at most `error`. A stopped one
-    costs its estimate, but at least one image more than the rival it lost to, so it stays dominated.
+    The rival of a candidate is the most accurate architecture of earlier calls that was evaluated in full and is no
+    worse in every `cheap` cost. For each candidate, the probability to be stopped although its rival is not more
+    accurate on the whole split is at most `error`. A stopped one costs its estimate, but at least one image more than
+    its rival, so it stays dominated.
 
+    Candidates of one rival see the same images and share what their networks begin with; those of others do not.
     Values of stopped candidates are journalled under a context of their own and never taken for accuracies; what was
     once told as stopped stays so. Repeating the calls in their order repeats the values, after an interruption too.
     """
@@ -88,7 +124,6 @@ class RacedAccuracy:
     evaluator: InheritedAccuracy
     cheap: Sequence[Costs]
     error: float = 0.05
-    rivals: int = 3
     first: int = 64  # images at the first look
     seed: int = 0
     on_stopped: Callable[[Stopped], None] | None = None
@@ -99,14 +134,14 @@ class RacedAccuracy:
     def __post_init__(self) -> None:
         if not 0 < self.error < 1:
             raise ValueError(f"error is {self.error}: give the probability of a wrong stop, between 0 and 1")
-        if self.rivals < 1 or self.first < 1:
-            raise ValueError(f"rivals is {self.rivals} and first {self.first}: a race needs at least 1 of each")
+        if self.first < 1:
+            raise ValueError(f"first is {self.first}: a race is first looked at after 1 image or more")
 
     def context(self, evaluation: str) -> str:
         """What a stop depends on: the context of the evaluation, the settings of the race and the cheap costs."""
         genes = self.evaluator.space.genes
         probes = arch.sample(genes, PROBES, np.random.default_rng(0))
-        digest = hashlib.sha256(repr((self.error, self.rivals, self.first, self.seed)).encode())
+        digest = hashlib.sha256(repr(("bounds", self.error, self.first, self.seed)).encode())
         digest.update(self._cheap(probes).tobytes())
         return f"{evaluation}/race{digest.hexdigest()[:16]}"
 
@@ -138,62 +173,81 @@ class RacedAccuracy:
     ) -> tuple[dict[Architecture, float], dict[Architecture, float]]:
         """Accuracies of those that got through, costs of those that were stopped; journalled in the contexts."""
         split = self.evaluator.data.validation
-        rivals = self._rivals(rows)
-        # a new order for each race, or who is asked for would depend on the order in which it is then tested
-        order = np.random.default_rng([self.seed, self._told]).permutation(len(split))
-        right = {row: np.zeros(0, dtype=bool) for row in rows}
-        running, seen = rows, 0
-        held: dict[Architecture, Parts] = {}
+        groups: dict[Architecture | None, list[Architecture]] = {}
+        for row, rival in self._rivals(rows).items():
+            groups.setdefault(rival, []).append(row)
+        # another order for each race, or who is asked for would depend on the order in which it is then tested
+        told = self._told
         accuracies: dict[Architecture, float] = {}
         costs: dict[Architecture, float] = {}
-        for look in looks(len(split), self.first if any(rivals.values()) else len(split)):
-            for row, answers in self.evaluator.answers(running, split, order=order[seen:look], held=held):
-                right[row] = np.concatenate([right[row], answers])
-                if look == len(split):
-                    accuracies[row] = self.evaluator.keep(full, row, right[row])
-                    self._right[row] = right[row][np.argsort(order)]
-            seen = look
-            if look < len(split):
-                for row in running:
-                    against = {rival: self._right[rival][order[:look]] for rival in rivals[row]}
-                    if is_beaten(right[row], list(against.values()), error=self.error):
-                        costs[row] = self._stop(raced, row, right[row], against)
-                        del held[row]
-                running = [row for row in running if row not in costs]
-            if not running:
-                break
+        known = list(self._right.values())
+        for row, answers in self.evaluator.answers(groups.pop(None, []), split):
+            accuracies[row] = self._finish(full, row, answers)
+        for rival, group in groups.items():
+            rng = np.random.default_rng([self.seed, told, *(rival or ())])
+            course = Course.of(self._right[rival or ()], known, first=self.first, rng=rng)
+            for row, right in self._run(group, course):
+                if len(right) == len(split):
+                    accuracies[row] = self._finish(full, row, right[np.argsort(course.order)])
+                else:
+                    costs[row] = self._stop(raced, row, right, course, rival or ())
         return accuracies, costs
 
-    def _rivals(self, rows: list[Architecture]) -> dict[Architecture, list[Architecture]]:
-        """Whom each row has to beat; what these label right is known afterwards."""
+    def _run(self, rows: list[Architecture], course: Course) -> Iterator[tuple[Architecture, BoolArray]]:
+        """What each labels right of the images that it was evaluated on, in the order of the course."""
+        right = {row: np.zeros(0, dtype=bool) for row in rows}
+        split, error = self.evaluator.data.validation, self.error / max(1, len(course.looks) - 1)
+        held: dict[Architecture, Parts] = {}
+        for seen, look in pairwise((0, *course.looks)):
+            for row, answers in self.evaluator.answers(list(right), split, order=course.order[seen:look], held=held):
+                right[row] = np.concatenate([right[row], answers])
+            over = beaten(np.stack(list(right.values())), course, error=error) | (look == len(split))
+            done = [row for row, is_over in zip(right, over, strict=True) if is_over]
+            for row in done:
+                yield row, right.pop(row)
+                del held[row]
+            if not right:
+                break
+
+    def _finish(self, context: str, row: Architecture, right: BoolArray) -> float:
+        """Journal a row that was evaluated in full; its accuracy."""
+        self._right[row] = right
+        return self.evaluator.keep(context, row, right)
+
+    def _rivals(self, rows: list[Architecture]) -> dict[Architecture, Architecture | None]:
+        """Whom each row has to beat, None where nobody costs as little; what these label right is known afterwards."""
         known = list(self._accuracies)
         if not known:
-            return {row: [] for row in rows}
+            return dict.fromkeys(rows)
         losses = 1 - np.array([self._accuracies[row] for row in known])
         cheap = self._cheap(np.array(known))
         front = np.flatnonzero(non_dominated(np.column_stack([losses, cheap])))
         front = front[np.argsort(losses[front], kind="stable")]
-        found = {}
+        found: dict[Architecture, Architecture | None] = {}
         for row, own in zip(rows, self._cheap(np.array(rows)), strict=True):
             no_worse = front[(cheap[front] <= own).all(1)]
-            found[row] = [known[i] for i in no_worse[: self.rivals]]
-        needed = {rival for rivals in found.values() for rival in rivals}
-        kept = {known[i] for i in front} | needed
-        self._right = {row: right for row, right in self._right.items() if row in kept}
+            found[row] = known[no_worse[0]] if len(no_worse) else None
+        members = [known[i] for i in front]
         # after an interruption: the journal has accuracies, not answers
-        forgotten = sorted(needed - self._right.keys())
+        forgotten = sorted(set(members) - self._right.keys())
         self._right.update(self.evaluator.answers(forgotten, self.evaluator.data.validation))
+        self._right = {row: self._right[row] for row in members}
         return found
 
-    def _stop(self, context: str, row: Architecture, right: BoolArray, against: dict[Architecture, BoolArray]) -> float:
+    def _stop(self, context: str, row: Architecture, right: BoolArray, course: Course, rival: Architecture) -> float:
         """Journal a stopped row; what it costs."""
-        images, whole = len(right), len(self.evaluator.data.validation)
-        rival = max(against, key=lambda r: log_capital(right, against[r]))
+        images, whole = len(right), len(course.rival)
         loss = 1 - self._accuracies[rival]
         # the rival is known on the whole split, so only the difference has to be estimated
-        difference = against[rival].astype(float) - right
-        estimate = loss + float(difference.mean())
-        deviation = float(difference.std()) / sqrt(images) * sqrt(1 - images / whole)
+        difference = course.rival[:images].astype(float) - right
+        estimate, variance = loss, 0.0
+        for start, stop in ((0, course.contested), (course.contested, whole)):
+            drawn = difference[start:stop]
+            if len(drawn):
+                estimate += float(drawn.mean()) * (stop - start) / whole
+                missing = 1 - len(drawn) / (stop - start)
+                variance += float(drawn.var()) / len(drawn) * missing * ((stop - start) / whole) ** 2
+        deviation = sqrt(variance)
         cost = max(estimate, loss + 1 / whole)
         # the cost comes last: what has one has the rest
         figures = {"images": images, "estimate": estimate, "deviation": deviation, "stopped": cost}
