@@ -39,9 +39,8 @@ from hwnas.engine.evaluation.complexity import block_weight_mib
 from hwnas.engine.evaluation.inherited import InheritedAccuracy
 from hwnas.engine.front import non_dominated, normalised_hypervolume
 from hwnas.engine.journal import Journal
-from hwnas.engine.quantisation import block_of
 from hwnas.engine.spaces import mixed_precision
-from hwnas.engine.spaces.mixed_precision import MixedPrecisionSpace, PreciseSupernet
+from hwnas.engine.spaces.mixed_precision import MixedPrecisionSpace, PreciseSupernet, block_of
 from hwnas.engine.tasks import digits
 from hwnas.engine.training.trainer import Trainer, TrainingConfig
 from hwnas.latency import Block

@@ -8,7 +8,6 @@ held packed, so that a layer's parameters and buffers weigh what they would weig
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,9 +16,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from hwnas.latency.block import Block, block_factory
-
-FLOAT_BITS = 32
 # Fractions of the largest weight of a channel at which it is clipped; the one with the least squared error is taken.
 # At 8 bits that is nearly always 1, at 2 and 3 bits the largest weight would cost all others their resolution.
 _CLIPS = tuple(i / 20 for i in range(6, 21))
@@ -278,21 +274,6 @@ _LAYERS = (nn.Conv2d, nn.Linear)
 def quantisable(network: nn.Module) -> bool:
     """Whether there is anything in it that `quantised` changes."""
     return any(type(module) in _LAYERS for module in network.modules())
-
-
-@block_factory("quantised.block")
-def quantised_block(*, block: str, bits: int, activation_bits: int) -> nn.Module:
-    """The block whose JSON text is given, quantised."""
-    network = Block.from_json(json.loads(block)).recipe()()
-    return quantised(network, bits=bits, activation_bits=activation_bits)
-
-
-def block_of(block: Block, *, bits: int, activation_bits: int) -> Block:
-    """The same block with its weights in `bits` bits; itself at 32."""
-    if bits == FLOAT_BITS:
-        return block
-    text = json.dumps(block.to_json(), sort_keys=True)
-    return Block.of("quantised.block", *block.inputs, block=text, bits=bits, activation_bits=activation_bits)
 
 
 def _check_bits(bits: int) -> None:

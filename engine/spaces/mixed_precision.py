@@ -16,14 +16,15 @@ import torch
 from pydantic import BaseModel, ConfigDict, field_validator
 from torch import Tensor, nn
 
-from hwnas.devices.plugins import load_plugin
+from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine import architecture as arch
 from hwnas.engine import spaces
 from hwnas.engine.architecture import Architecture, Gene, SearchSpace, Slot
-from hwnas.engine.quantisation import FLOAT_BITS, block_of, quantisable, quantise_
-from hwnas.latency.block import Block
+from hwnas.engine.quantisation import quantisable, quantise_
+from hwnas.latency.block import Block, block_factory
 
 Bits = Literal[2, 3, 4, 5, 6, 7, 8, 32]
+FLOAT_BITS = 32
 
 
 class Config(BaseModel):
@@ -233,6 +234,27 @@ def _filled_by(space: SearchSpace, slot: Slot) -> tuple[str, frozenset[int]] | N
         if filled.isdisjoint(indices[position] for indices, is_filled in held if not is_filled):
             return name, filled
     raise ValueError(f"slot {slot.name!r}: several genes decide whether it is empty: leave it out of `slots`")
+
+
+@block_factory("quantised.block")
+def quantised_block(*, block: str, bits: int, activation_bits: int) -> nn.Module:
+    """The block whose JSON text is given, quantised."""
+    inner = _read(block)
+    try:
+        recipe = inner.recipe()
+    except LookupError:  # a compiling process has imported this file alone
+        for name in plugin_names(spaces):
+            load_plugin(spaces, name)
+        recipe = inner.recipe()
+    return quantise_(recipe().eval(), bits=bits, activation_bits=activation_bits)
+
+
+def block_of(block: Block, *, bits: int, activation_bits: int) -> Block:
+    """The same block with its weights in `bits` bits; itself at 32."""
+    if bits == FLOAT_BITS:
+        return block
+    text = json.dumps(block.to_json(), sort_keys=True)
+    return Block.of("quantised.block", *block.inputs, block=text, bits=bits, activation_bits=activation_bits)
 
 
 def build(config: Config, *, in_channels: int, classes: int) -> MixedPrecisionSpace:

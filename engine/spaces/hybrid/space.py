@@ -13,6 +13,7 @@ from torch import nn
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture, Gene, Slot
 from hwnas.engine.spaces._shift_adder import Operator
+from hwnas.engine.spaces.hybrid import blocks as _blocks  # noqa: F401  # who has the space has its factories
 from hwnas.latency.block import Block
 
 Sharing = Literal["mapped", "naive", "separate"]
