@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.linear_model import Ridge
 
 from hwnas.engine import architecture as arch
-from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.architecture import FloatArray, Gene, IntArray, SearchSpace
 from hwnas.engine.pruning import OperationPruner, diversity, feasible_sample, sample_architectures, shrink
 from tests.engine.toy_spaces import ToySpace, every, gene_sets
 
@@ -75,7 +75,7 @@ def test_effects_are_those_of_ridge_regression(genes: tuple[Gene, ...], seed: in
         for j in range(len(gene.options))
     ]
     expected = Ridge(alpha=1.0).fit(np.array(columns).T.astype(float), values).coef_
-    found = OperationPruner().scores(genes, X, values)
+    found = OperationPruner(score="additive").scores(genes, X, values)
     flat = np.concatenate([row[: len(gene.options)] for gene, row in zip(genes, found, strict=True)])
     assert flat[np.isfinite(flat)] == pytest.approx(expected[np.isfinite(flat)], abs=1e-8)
     assert np.isfinite(flat).tolist() == [any(column) for column in columns]
@@ -97,22 +97,25 @@ def test_a_mask_keeps_enough_options_and_only_those_that_were_allowed(
 
 def test_a_margin_keeps_what_is_nearly_as_good_and_never_less_than_the_floor() -> None:
     X = drawn(3000)
-    pruner = OperationPruner(keep=None, margin=1.5, min_options=1)
+    pruner = OperationPruner(score="additive", keep=None, margin=1.5, min_options=1)
     assert np.array_equal(np.array(pruner.mask(LAYERS, X, additive(X))), EFFECTS < 1.5)
-    assert np.array(OperationPruner(keep=None, margin=0.1).mask(LAYERS, X, additive(X))).sum(1).tolist() == [2] * 6
+    assert (
+        np.array(OperationPruner(score="additive", keep=None, margin=0.1).mask(LAYERS, X, additive(X))).sum(1).tolist()
+        == [2] * 6
+    )
 
 
 def test_an_option_that_nobody_drew_stays() -> None:
     X = drawn(200)
     X = X[X[:, 0] != 3]
-    assert OperationPruner(keep=0.25, min_options=1).mask(LAYERS, X, additive(X))[0][3]
+    assert OperationPruner(score="additive", keep=0.25, min_options=1).mask(LAYERS, X, additive(X))[0][3]
 
 
 def test_pruning_again_goes_on_from_what_is_left() -> None:
     X = drawn(3000)
-    genes = arch.restrict(LAYERS, OperationPruner(keep=0.5).mask(LAYERS, X, additive(X)))
+    genes = arch.restrict(LAYERS, OperationPruner(score="additive", keep=0.5).mask(LAYERS, X, additive(X)))
     X = arch.sample(genes, 500, np.random.default_rng(1))
-    mask = OperationPruner(keep=0.5, min_options=1).mask(genes, X, additive(X))
+    mask = OperationPruner(score="additive", keep=0.5, min_options=1).mask(genes, X, additive(X))
     assert np.array_equal(np.array(mask), EFFECTS < 1)
 
 
@@ -120,7 +123,7 @@ def test_stages_train_in_what_the_stage_before_left() -> None:
     sizes: list[int] = []
     space, records = shrink(
         ToySpace(LAYERS, ()),
-        OperationPruner(keep=0.5, min_options=1),
+        OperationPruner(score="additive", keep=0.5, min_options=1),
         stages=2,
         draws=600,
         train=lambda space, stage: sizes.append(arch.size(space.genes)),
@@ -133,6 +136,26 @@ def test_stages_train_in_what_the_stage_before_left() -> None:
     assert records[1].mean_value < records[0].mean_value
     assert records[1].hamming < records[0].hamming
     assert records[0].log10_size == pytest.approx(6 * np.log10(4))
+
+
+def test_stages_that_leave_nothing_within_the_limit_are_an_error() -> None:
+    """Every option that pays costs more: a score that does not weigh costs leaves none but the most expensive."""
+
+    def left(score: str) -> SearchSpace:
+        return shrink(
+            ToySpace(LAYERS, ()),
+            OperationPruner(score=score, keep=0.25, min_options=1),  # type: ignore[arg-type]
+            stages=1,
+            draws=200,
+            train=lambda space, stage: None,
+            values=lambda space, X: -1.0 * X.sum(1) + 0.3 * (X[:, 0] == 3),
+            violation=lambda X: np.maximum(X.sum(1) - 9, 0),
+            rng=np.random.default_rng(0),
+            costs=lambda X: 1.0 * X.sum(1),
+        )[0]
+
+    with pytest.raises(ValueError, match=r"stage 1 of pruning by additive leaves too little within the limit \(only 0"):
+        left("additive")
 
 
 def test_rows_within_the_limit_are_drawn_and_an_impossible_limit_is_named() -> None:
