@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 
-from hwnas.engine.architecture import FloatArray, IntArray
+from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.objective import Costs
+from hwnas.engine.rankers import Constructor, Ranker
+from hwnas.engine.rankers._description import Description, Warp, checked
+
+MEMBERS = 6
+
+Predict = Callable[[FloatArray], FloatArray]  # columns (rows, columns) -> (members, rows)
+# columns, targets (rows,), how often each member sees each row (members, rows), chance -> what was learned
+Learn = Callable[[FloatArray, FloatArray, IntArray, np.random.Generator], Predict]
 
 
 def bootstrap(rows: int, members: int, rng: np.random.Generator) -> IntArray:
@@ -47,3 +58,48 @@ class Spread:
         away = (self.predicted - mean) / np.sqrt(len(self.predicted) - 1)
         drawn: FloatArray = mean + self.factor * rng.standard_normal((n, len(away))) @ away
         return drawn
+
+
+def bagged(learn: Learn) -> Constructor:
+    """The constructor of rankers that are six of what `learn` makes, each on its own bootstrap of the rows."""
+
+    def construct(genes: Sequence[Gene], *, rng: np.random.Generator, covariates: Sequence[Costs] = ()) -> Ranker:
+        return _Bagged(learn, Description.of(genes, covariates), rng)
+
+    return construct
+
+
+class _Bagged:
+    """A ranker whose doubt is that of its members."""
+
+    def __init__(self, learn: Learn, description: Description, rng: np.random.Generator) -> None:
+        self._learn = learn
+        self._description = description
+        self._rng = rng
+        self._learned: tuple[Predict, Warp, float] | None = None
+
+    def fit(self, X: IntArray, values: FloatArray) -> Self:
+        """Each member anew."""
+        X, values = checked(X, values, self._description)
+        warp = Warp.of(values)
+        target, columns = warp(values), self._description.columns(X)
+        counts = bootstrap(len(X), MEMBERS, self._rng)
+        predict = self._learn(columns, target, counts, self._rng)
+        self._learned = predict, warp, spread_factor(predict(columns), target, counts)
+        return self
+
+    def predict(self, X: IntArray) -> tuple[FloatArray, FloatArray]:
+        """Mean and deviation, each (n,)."""
+        spread, warp = self._spread(X)
+        return warp.moments(*spread.moments())
+
+    def draw(self, X: IntArray, n: int, rng: np.random.Generator) -> FloatArray:
+        """Joint draws, (n, rows)."""
+        spread, warp = self._spread(X)
+        return warp.inverse(spread.draw(n, rng))
+
+    def _spread(self, X: IntArray) -> tuple[Spread, Warp]:
+        if self._learned is None:
+            raise RuntimeError("this ranker has learned nothing yet: call fit first")
+        predict, warp, factor = self._learned
+        return Spread(predict(self._description.columns(X)), factor), warp
