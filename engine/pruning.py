@@ -17,7 +17,7 @@ import numpy as np
 
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray, SearchSpace
-from hwnas.engine.operators import Genome
+from hwnas.engine.genome import Genome
 
 Score = Literal["additive", "marginal", "topk_freq", "cost_adjusted"]
 Mask = tuple[tuple[bool, ...], ...]  # by gene and option, as `SearchSpace.restrict` takes it
@@ -35,7 +35,7 @@ class OperationPruner:
     how seldom the best `top` of the rows hold the option. `additive` fits `value = a + sum of an effect an option` by
     ridge regression: under a limit an expensive option goes along with cheap ones elsewhere, which a mean counts as its
     own merit or fault. But where expensive options are the good ones, only they stay, and no network of them keeps the
-    limit: on NAS-Bench-201 in 14 of 20 runs, by `marginal` in 6, by the other two in none (benchmarks/pad_nas.py).
+    limit: on NAS-Bench-201 in 16 of 20 runs, by `marginal` in 6, by the other two in none (benchmarks/pad_nas.py).
 
     An option stays that is among the best `keep` of its gene's, or no worse than the best by more than `margin`. The
     margin, in units of the values (of shares for topk_freq), is the safer rule: what is pruned never comes back. At
