@@ -10,14 +10,11 @@ from torch import Tensor, nn
 
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture
-from hwnas.engine.spaces.mobilenet_v3 import blocks as _mobilenet_blocks  # registers the stem and the layers
+from hwnas.engine.spaces.mobilenet_v3 import blocks  # noqa: F401  # registers the factories of stem and layers
 from hwnas.latency.block import Block, block_factory
 
 if TYPE_CHECKING:
     from hwnas.engine.spaces.downsampling_paths import DownsamplingPathSpace
-
-__all__ = ["DownsamplingPaths", "head", "reduction"]
-_ = _mobilenet_blocks
 
 
 @block_factory("downsampling_paths.reduction")
