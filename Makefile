@@ -3,13 +3,18 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 READY := .venv/.installed
 
-.PHONY: demo test check bench bench-compile bench-search bench-table bench-latency bench-farm bench-drift bench-resume bench-exact bench-efficiency bench-evaluation bench-devices bench-tail clean
+SEARCH := bench-loop bench-efficiency bench-exact bench-evaluation bench-devices bench-tail bench-resume
+SUPERNETS := bench-ranking bench-interference bench-acenas bench-differentiable bench-interleaving bench-paths \
+	bench-pruning bench-shift-add bench-precision
+BOARDS := bench-compile bench-table bench-latency bench-farm bench-drift
+
+.PHONY: demo test check clean bench bench-search bench-supernets $(SEARCH) $(SUPERNETS) $(BOARDS)
 
 demo: $(READY)
 	$(BIN)/hwnas demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow" -n 2 --dist loadfile
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -17,12 +22,16 @@ check: $(READY)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: bench-compile bench-search bench-efficiency bench-exact bench-evaluation bench-devices bench-tail bench-resume bench-table bench-latency bench-farm bench-drift
+bench: $(BOARDS) bench-search bench-supernets
+
+bench-search: $(SEARCH)
+
+bench-supernets: $(SUPERNETS)
 
 bench-compile: $(READY)
 	$(BIN)/python benchmarks/compile.py
 
-bench-search: $(READY)
+bench-loop: $(READY)
 	$(BIN)/python benchmarks/search_loop.py
 
 bench-table: $(READY)
@@ -55,6 +64,33 @@ bench-devices: $(READY)
 
 bench-tail: $(READY)
 	$(BIN)/python benchmarks/tail_limit.py
+
+bench-ranking: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/ranking.py
+
+bench-interference: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interference.py
+
+bench-acenas: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/acenas.py
+
+bench-differentiable: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/differentiable.py
+
+bench-interleaving: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interleaving.py
+
+bench-paths: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trefe.py
+
+bench-pruning: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pad_nas.py
+
+bench-shift-add: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/shift_add.py
+
+bench-precision: $(READY)
+	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/joint_precision.py
 
 clean:
 	rm -rf .venv runs build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
