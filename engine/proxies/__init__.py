@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from hwnas.devices.plugins import load_plugin, plugin_names
 from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace, to_architecture
+from hwnas.engine.dataset import resize
 
 Weights = Literal["fresh", "inherited", "none"]
 SEEDS = (0, 1, 2)  # one initialisation tells one story
@@ -73,8 +74,6 @@ class Score:
         return np.array([self._known[row] for row in rows], dtype=np.float64).reshape(len(rows), len(self.seeds)).T
 
     def _score(self, architecture: Architecture, seed: int) -> float:
-        from hwnas.engine.dataset import resize
-
         images = resize(self.images, self.space.input_shape(architecture)[-1])
         # the generator of the caller is left as it was
         with torch.random.fork_rng(devices=[]):

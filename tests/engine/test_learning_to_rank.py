@@ -27,7 +27,7 @@ LOSSES: dict[str, Loss] = {
 }
 
 
-def neural(loss: Loss, *, graph: Graph | None = None, seed: int = 1, steps: int = 100) -> Neural:
+def neural(loss: Loss, *, graph: Graph | None = None, seed: int = 1, steps: int = 70) -> Neural:
     return Neural(GENES, rng=np.random.default_rng(seed), loss=loss, graph=graph, steps=steps)
 
 
