@@ -38,7 +38,7 @@ from hwnas.engine import architecture as arch
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray, SearchSpace
 from hwnas.engine.evaluation.complexity import block_macs
-from hwnas.engine.operators import Genome
+from hwnas.engine.genome import Genome
 from hwnas.engine.pruning import Mask, OperationPruner, Score, diversity, feasible_sample, shrink
 from hwnas.engine.spaces.tabular import Metric, TabularSpace
 from hwnas.engine.training.trainer import Trainer
@@ -51,7 +51,7 @@ from record import Row, record
 DATA = Path(os.environ.get("HWNAS_DATA", Path(__file__).resolve().parents[2] / "shared" / "data"))
 DEVICES = ("gold_6240", "samsung_a50", "1080ti_1", "titanxp_256")
 LIMIT, DRAWS, JUDGED, SEEDS = 0.5, 200, 300, 5
-JUDGING = 150
+JUDGING = 100
 EARLY, TRUE = "c100_val_12ep", "c100_test_200ep"
 KEEP = 0.6  # of five options three, of three two
 SCORES: tuple[Score, ...] = ("additive", "marginal", "topk_freq", "cost_adjusted")

@@ -9,7 +9,9 @@ import numpy as np
 
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import Asked, Genome, Told, crossover
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
+from hwnas.engine.variation import crossover
 
 # Draws for every row wanted before a limit is taken for one that is seldom kept, and the rest is asked as it is.
 TRIES = 10

@@ -13,8 +13,8 @@ from hwnas.engine.algorithms.nsga2 import Nsga2
 from hwnas.engine.architecture import FloatArray, IntArray
 from hwnas.engine.exact import exact_front
 from hwnas.engine.front import non_dominated
+from hwnas.engine.genome import Genome
 from hwnas.engine.objective import Costs
-from hwnas.engine.operators import Genome
 from hwnas.engine.rankers._description import Description
 
 POPULATION, GENERATIONS = 100, 20  # of a search on costs that are computed

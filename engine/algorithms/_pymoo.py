@@ -16,7 +16,9 @@ from pymoo.util.reference_direction import das_dennis, get_partition_closest_to_
 
 from hwnas.engine.algorithms import Algorithm, Constructor, Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import Asked, Genome, Told, offspring
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
+from hwnas.engine.variation import offspring
 
 # (objectives, population) -> one of pymoo's genetic algorithms. pymoo ships no types.
 Build = Callable[[int, int], Any]

@@ -9,9 +9,11 @@ import numpy as np
 from hwnas.engine import rankers
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, size
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
 from hwnas.engine.objective import Costs
-from hwnas.engine.operators import Asked, Genome, Told, mutate
 from hwnas.engine.rankers import Pretrainable, Ranker
+from hwnas.engine.variation import mutate
 
 RANKER = "gaussian_process"
 EXPLOIT = 0.5

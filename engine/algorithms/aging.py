@@ -8,7 +8,9 @@ import numpy as np
 
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import Asked, Genome, Told, mutate
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
+from hwnas.engine.variation import mutate
 
 # Real et al. let 25 of 100 compete for every child.
 COMPETITORS = 0.25

@@ -10,9 +10,11 @@ import numpy as np
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
+from hwnas.engine.asked import Asked, Told
 from hwnas.engine.exact import ExactFront, exact_front
 from hwnas.engine.exact_search import additive_surrogate, seed_rows
-from hwnas.engine.operators import Asked, Genome, Told, mutate
+from hwnas.engine.genome import Genome
+from hwnas.engine.variation import mutate
 
 FEWEST = 20  # feasible rows told, or one a gene where those are more, before a sum is fitted
 EPSILONS = (0.0, 0.01, 0.05, 0.2)  # tried in this order; a front of more than two costs may be as large as the space

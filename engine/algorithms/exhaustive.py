@@ -8,7 +8,8 @@ import numpy as np
 
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, size
-from hwnas.engine.operators import Asked, Genome
+from hwnas.engine.asked import Asked
+from hwnas.engine.genome import Genome
 
 
 class Exhaustive:

@@ -9,7 +9,8 @@ from scipy.stats import rankdata
 
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import Asked, Genome, Told
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
 from hwnas.engine.policy import CategoricalPolicy
 
 # Of the natural gradient of utilities from -1 to 1. What is missing of the best after 200 evaluations in populations of

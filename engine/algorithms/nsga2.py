@@ -8,15 +8,10 @@ import numpy as np
 
 from hwnas.engine.algorithms import Known
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import (
-    Asked,
-    Genome,
-    Told,
-    constrained_rank,
-    crowding,
-    offspring,
-    tournament,
-)
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
+from hwnas.engine.selection import constrained_rank, crowding, tournament
+from hwnas.engine.variation import offspring
 
 
 class Nsga2:
@@ -68,7 +63,7 @@ class Nsga2:
             return self._genome.canonical(self._genome.spread(n, self._rng))
         # by rank, then by crowding: the order of the parents
         chosen = tournament(len(parents), n + n % 2, self._rng)
-        return offspring(self._genome, parents.X.take(chosen, axis=0), self._rng)
+        return offspring(self._genome, parents.narrow.take(chosen, axis=0), self._rng)
 
 
 algorithm = Nsga2

@@ -12,10 +12,12 @@ from hwnas.engine.algorithms import Known
 from hwnas.engine.algorithms._design import evolved, extremes, far_apart, front_of, most_capable
 from hwnas.engine.algorithms._improvement import most_improving
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray, size
+from hwnas.engine.asked import Asked
 from hwnas.engine.front import non_dominated
+from hwnas.engine.genome import Genome
 from hwnas.engine.objective import Costs
-from hwnas.engine.operators import Asked, Genome, constrained_rank, crowding
 from hwnas.engine.rankers import Ranker
+from hwnas.engine.selection import constrained_rank, crowding
 
 RANKER = "gaussian_process"
 DESIGNED = 16  # rows told before anything is fitted, or a batch where that is more

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwnas.engine.architecture import BoolArray, FloatArray, Gene, IntArray
+from hwnas.engine.genome import Genome
 from hwnas.engine.objective import Costs
-from hwnas.engine.operators import Genome
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,8 @@ from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.algorithms import Known
 from hwnas.engine.algorithms.active_ranking import ActiveRanking, two_stages
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, size
+from hwnas.engine.genome import Genome
 from hwnas.engine.objective import Costs
-from hwnas.engine.operators import Genome
 from tests.engine.algorithm_contract import GENES, asks
 
 BITS = tuple(Gene(f"bit{i}", (0, 1)) for i in range(10))

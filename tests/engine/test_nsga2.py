@@ -11,7 +11,7 @@ from hwnas.engine.algorithms.nsga2 import Nsga2
 from hwnas.engine.algorithms.random import Random
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
 from hwnas.engine.front import hypervolume, non_dominated
-from hwnas.engine.operators import constrained_rank, crowding
+from hwnas.engine.selection import constrained_rank, crowding
 from tests.engine.toy_spaces import GATED, every
 
 BITS = tuple(Gene(f"bit{i}", (0, 1)) for i in range(12))

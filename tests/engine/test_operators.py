@@ -11,17 +11,10 @@ from pymoo.operators.survival.rank_and_crowding.metrics import calc_crowding_dis
 
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, size, to_architecture
-from hwnas.engine.operators import (
-    Asked,
-    Genome,
-    Told,
-    constrained_rank,
-    crossover,
-    crowding,
-    mutate,
-    offspring,
-    tournament,
-)
+from hwnas.engine.asked import Asked, Told
+from hwnas.engine.genome import Genome
+from hwnas.engine.selection import constrained_rank, crowding, tournament
+from hwnas.engine.variation import crossover, mutate, offspring
 from tests.engine.toy_spaces import GATED, every, gene_sets
 
 seeds = st.integers(0, 2**32 - 1)

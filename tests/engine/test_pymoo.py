@@ -13,7 +13,7 @@ from hwnas.engine import algorithms
 from hwnas.engine.algorithms._pymoo import directions
 from hwnas.engine.algorithms.age_moea2 import scores
 from hwnas.engine.architecture import FloatArray, Gene, IntArray
-from hwnas.engine.operators import constrained_rank
+from hwnas.engine.selection import constrained_rank
 
 DRIVEN = ("age_moea2", "ctaea", "ga", "moead", "nsga3", "sms_emoa", "unsga3")
 GENES = tuple(Gene(f"g{i}", tuple(range(5))) for i in range(10))

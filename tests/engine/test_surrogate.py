@@ -13,7 +13,7 @@ from hwnas.engine.algorithms.nsga2 import Nsga2
 from hwnas.engine.algorithms.surrogate import Surrogate
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, sample, size
 from hwnas.engine.front import hypervolume, non_dominated
-from hwnas.engine.operators import Genome
+from hwnas.engine.genome import Genome
 
 WIDE = tuple(Gene(f"g{i}", tuple(range(4))) for i in range(16))
 SMALL = tuple(Gene(f"g{i}", tuple(range(3))) for i in range(5))
