@@ -139,12 +139,13 @@ class LongChain(nn.Module):
     def activate(self, architecture: Architecture) -> None:
         """Make `forward` compute this architecture."""
         self.active = arch.check(self.space.genes, architecture)
+        self._reads, self._choices = self._sources(self.active), self._joined(self.active)
 
     def forward(self, images: Tensor) -> Tensor:
         """(n, channels, height, width) -> logits (n, classes)."""
         x, values = images, arch.options(self.space.genes, self.active)
-        shares = dict(zip(self._joined(self.active), self._scales(self.active), strict=True))
-        for s, nodes in enumerate(self._sources(self.active), 1):
+        shares = {place: self._scale(edges) for place, edges in self._choices.items()}
+        for s, nodes in enumerate(self._reads, 1):
             outputs = [self.parts[f"s{s}_entry"](x)]
             for node, sources in enumerate(nodes, 1):
                 brought = []
@@ -162,8 +163,8 @@ class LongChain(nn.Module):
 
     def edge_weights(self, architecture: Architecture) -> tuple[Tensor, ...]:
         """sigmoid(strength) of the edges into each node that has several, (edges into it,), in 0..1, with gradient."""
-        joined = self._joined(architecture)
-        return tuple(self.strengths[torch.tensor(edges)].sigmoid() for edges in joined.values())
+        joined = self._choices if architecture == self.active else self._joined(architecture)
+        return tuple(self.strengths[edges].sigmoid() for edges in joined.values())
 
     def derived(self, *, least: float = 0.1) -> Architecture:
         """The network that the strengths ask for: links, and long edges above `least` with all operations.
@@ -189,10 +190,11 @@ class LongChain(nn.Module):
             ours = self.parts[_key(slot)].state_dict()
             plain.load_state_dict({name: ours[name] for name in wanted})
             parts[slot] = plain
-        for (stage, node), scale in zip(self._joined(architecture), self._scales(architecture), strict=True):
-            for source, share in zip(self._sources(architecture)[int(stage[1:]) - 1][node - 1], scale, strict=True):
+        sources = self._sources(architecture)
+        for (stage, node), edges in self._joined(architecture).items():
+            for source, share in zip(sources[int(stage[1:]) - 1][node - 1], self._scale(edges), strict=True):
                 cast(PlainEdge, parts[f"{stage}.n{node}.from{source}"]).scale.copy_(share)
-        return PlainChain(parts, self._sources(architecture)).eval()
+        return PlainChain(parts, sources).eval()
 
     def _sources(self, architecture: Architecture) -> Sources:
         pairs = kept(self.edges, architecture)
@@ -213,8 +215,8 @@ class LongChain(nn.Module):
             if len(sources) > 1
         }
 
-    def _scales(self, architecture: Architecture) -> list[Tensor]:
-        return [2 / len(weights) * weights for weights in self.edge_weights(architecture)]
+    def _scale(self, edges: list[int]) -> Tensor:
+        return 2 / len(edges) * self.strengths[edges].sigmoid()
 
 
 def _key(slot: str) -> str:
