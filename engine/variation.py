@@ -76,8 +76,10 @@ def _hits(genome: Genome, on: BoolArray, rng: np.random.Generator) -> IntArray:
     everywhere = len(free) == len(on)
     places = n * len(free)
     of_those_on = np.count_nonzero(on if everywhere else on.take(free, axis=0))
-    hits = (rng.random(rng.poisson(CHANGES * n * places / max(1, of_those_on))) * places).astype(np.int64)
-    return hits if everywhere else free.take(hits // n) * n + hits % n
+    hits: IntArray = (rng.random(rng.poisson(CHANGES * n * places / max(1, of_those_on))) * places).astype(np.int64)
+    if not everywhere:
+        hits = free.take(hits // n) * n + hits % n
+    return hits
 
 
 # Inside, architectures are columns of bytes: a gene's options lie side by side, and a population of 100 with all that

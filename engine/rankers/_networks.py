@@ -73,7 +73,7 @@ class GraphConvolution(nn.Module):
     def forward(self, columns: Tensor) -> Tensor:
         """Features of each row."""
         rows = len(columns)
-        features = (columns @ self.spread).unflatten(1, (self._nodes, -1))
+        features = (columns @ self.spread).reshape(rows, self._nodes, -1)
         place = torch.eye(self._nodes).expand(rows, -1, -1)
         state = torch.cat([features, place], -1).expand(self._members, -1, -1, -1)
         for layer in self.layers:
