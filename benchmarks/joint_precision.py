@@ -63,7 +63,7 @@ SPACE = {
 TRAINING = {"sampler": "sandwich", "criterion": "in_place_distillation", "epochs": 20, "largest_epochs": 3, "shift": 0}
 BITS = (2, 4, 8, 32)
 SUPERNETS, SEARCHES = 2, 5
-EVALUATIONS, POPULATION = 80, 16
+EVALUATIONS, POPULATION = 60, 12
 ARCHITECTURES = 5  # whose bits are searched after the architectures
 LIMITS = (0.2, 0.3, 0.5)  # of the size of the largest network in floats
 
@@ -143,7 +143,7 @@ def compared(data: Dataset, space: MixedPrecisionSpace) -> tuple[list[Row], dict
     figures: dict[str, dict[str, list[float]]] = {name: {key: [] for key in names} for name in CONTESTANTS}
     for group in range(SUPERNETS):
         net = supernet(space, data, group)
-        evaluator = InheritedAccuracy(space, net, data, Journal(":memory:"))
+        evaluator = InheritedAccuracy(space, net, data, Journal(":memory:"), calibration=128)
 
         def costs(X: IntArray, evaluator: InheritedAccuracy = evaluator) -> FloatArray:
             return np.stack([evaluator.errors(X), size(X)], axis=1)

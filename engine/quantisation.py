@@ -220,7 +220,7 @@ class QuantisedLayer(nn.Module):
 
 
 def _dequantised(codes: Tensor, scales: Tensor) -> Tensor:
-    arguments = (codes, scales, torch.zeros_like(codes[(slice(None), *[0] * (codes.dim() - 1))]))
+    arguments = (codes, scales, torch.zeros_like(codes.flatten(1)[:, 0] if codes.dim() > 1 else codes))
     return torch.onnx.ops.symbolic(
         "DequantizeLinear", arguments, attrs={"axis": 0}, dtype=torch.float32, shape=codes.shape, version=13
     )
