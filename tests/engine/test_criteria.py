@@ -168,6 +168,19 @@ def test_features_of_the_teacher_itself_are_at_no_distance(match: str, projector
     assert bench.distance(bench.path(SMALLEST, "random", teacher)) > 0
 
 
+def test_a_dead_teacher_does_not_drive_the_student_away() -> None:
+    criterion = make("feature_distillation", taps=TAPS)
+    student = torch.full((6, 8, 4, 4), 3.0, requires_grad=True)
+    features = {TAPS[0]: student}
+    dead = {TAPS[0]: torch.zeros(6, 16, 4, 4)}
+    path = TrainedPath(nn.Identity(), (0,), "random", torch.zeros(6, 10), LABELS, 0.5, features, IMAGES, dead)
+    loss = criterion(path)
+    loss.backward()  # type: ignore[no-untyped-call]  # torch
+    assert loss.item() <= 2
+    assert student.grad is not None
+    assert float(student.grad.norm()) < 1
+
+
 def test_an_anchor_is_replaced_by_a_path_that_is_clearly_better() -> None:
     bench = Bench(make("feature_distillation", taps=TAPS, teacher="anchor", replace_below=1.0))
     bench.begin(LARGEST)

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, NonNegativeFloat
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat
 from torch import Tensor, nn
 
 from hwnas.engine.architecture import Architecture
@@ -31,14 +31,15 @@ class Config(BaseModel):
     projector: Literal["slice", "linear"] = "slice"
     teacher: Literal["largest", "anchor"] = "largest"
     replace_below: float = Field(0.9, gt=0, le=1)  # a path becomes the anchor when its loss is below this share of it
-    floor: NonNegativeFloat = 1e-6  # added to the teacher's mean square, by which each tap's distance is divided
+    floor: PositiveFloat = 1e-6  # added to the mean squares by which each tap's distance is divided
 
 
 @dataclass
 class FeatureDistillation(Criterion):
-    """Mean over taps of the squared distance to the teacher's output, relative to the teacher's mean square.
+    """Mean over taps of the squared distance to the teacher's output, relative to the mean squares of both.
 
-    Each tap counts alike, however wide it is or large its values. Widths that differ are compared on the leading
+    Each tap counts alike, however wide it is or large its values, and none for more than 2: relative to the teacher
+    alone, a teacher whose leading channels are dead, as a narrow ReLU's may be, would drive the weights away. Widths that differ are compared on the leading
     channels (`slice`), or the student's go through a learnt 1x1 projection that begins as that slice (`linear`);
     `channel_max` compares the maxima over channels, whatever their number. Sizes that differ are an error.
 
@@ -130,7 +131,8 @@ class FeatureDistillation(Criterion):
         if self.config.match == "mse":
             channels = min(student.shape[1], teacher.shape[1])
             student, teacher = student[:, :channels], teacher[:, :channels]
-        return F.mse_loss(student, teacher) / (teacher.square().mean() + self.config.floor)
+        scale = teacher.square().mean() + student.detach().square().mean()
+        return F.mse_loss(student, teacher) / (scale + self.config.floor)
 
 
 class Projection(nn.Module):
