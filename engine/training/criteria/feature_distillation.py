@@ -39,9 +39,10 @@ class FeatureDistillation(Criterion):
     """Mean over taps of the squared distance to the teacher's output, relative to the mean squares of both.
 
     Each tap counts alike, however wide it is or large its values, and none for more than 2: relative to the teacher
-    alone, a teacher whose leading channels are dead, as a narrow ReLU's may be, would drive the weights away. Widths that differ are compared on the leading
-    channels (`slice`), or the student's go through a learnt 1x1 projection that begins as that slice (`linear`);
-    `channel_max` compares the maxima over channels, whatever their number. Sizes that differ are an error.
+    alone, a teacher whose leading channels are dead, as a narrow ReLU's may be, would drive the weights away. Widths
+    that differ are compared on the leading channels (`slice`), or the student's go through a learnt 1x1 projection
+    that begins as that slice (`linear`); `channel_max` compares the maxima over channels, whatever their number.
+    Sizes that differ are an error.
 
     The teacher's outputs carry no gradient. An `anchor` is run once a step before the paths; it starts as the first
     path, and a path whose loss on a batch is below `replace_below` of the anchor's on the same batch takes its place
