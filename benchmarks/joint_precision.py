@@ -60,11 +60,11 @@ SPACE = {
         {"widths": [8, 16, 24], "depths": [1, 2], "kernels": [3, 5], "expansions": [2, 4], "stride": 2},
     ],
 }
-TRAINING = {"sampler": "sandwich", "criterion": "in_place_distillation", "epochs": 20, "largest_epochs": 3, "shift": 0}
+TRAINING = {"sampler": "sandwich", "criterion": "in_place_distillation", "epochs": 15, "largest_epochs": 3, "shift": 0}
 BITS = (2, 4, 8, 32)
 SUPERNETS, SEARCHES = 2, 5
-EVALUATIONS, POPULATION = 60, 12
-ARCHITECTURES = 5  # whose bits are searched after the architectures
+EVALUATIONS, POPULATION = 48, 12
+ARCHITECTURES = 3  # whose bits are searched after the architectures
 LIMITS = (0.2, 0.3, 0.5)  # of the size of the largest network in floats
 
 Errors = Callable[[IntArray], FloatArray]
@@ -164,7 +164,17 @@ def compared(data: Dataset, space: MixedPrecisionSpace) -> tuple[list[Row], dict
                 points = np.array([[errors[row], F[row, 1]] for row in front.tolist()])
                 volume = normalised_hypervolume(points, ideal=(0, smallest), reference=(0.9, largest))
                 figures[name]["hypervolume"].append(volume)
-            print(f"supernet {group}, search {seed} done", flush=True)
+            medians = {name: round(median(found["hypervolume"]), 4) for name, found in figures.items()}
+            print(f"supernet {group}, search {seed}: {medians}", flush=True)
+    values = {
+        name: {key: [None if np.isnan(v) else v for v in found] for key, found in by_key.items()}
+        for name, by_key in figures.items()
+    }
+    return summary(figures), {"largest_mib": largest, "smallest_mib": smallest, "values": values}
+
+
+def summary(figures: dict[str, dict[str, list[float]]]) -> list[Row]:
+    """Medians and spread, and Wilcoxon's two-sided p of the difference from the joint search, seed by seed."""
     joint = figures["architecture and bits"]
     rows_: list[Row] = []
     for name, by_key in figures.items():
@@ -178,7 +188,7 @@ def compared(data: Dataset, space: MixedPrecisionSpace) -> tuple[list[Row], dict
             differ = gains[~np.isnan(gains)]
             row[f"{key}, p against joint"] = float(wilcoxon(differ).pvalue) if differ.any() else None
         rows_.append(row)
-    return rows_, {"largest_mib": largest, "smallest_mib": smallest, "values": figures}
+    return rows_
 
 
 # ---- times ----------------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, cached_property, partial
 from typing import Any, Literal
 
@@ -68,6 +68,7 @@ class MixedPrecisionSpace:
     activation_bits: int = 8
     chosen: tuple[str, ...] = ()  # names of the slots with a choice; all if empty
     mask: tuple[tuple[bool, ...], ...] | None = None  # of the bits
+    whole: SearchSpace | None = None  # the inner space before it was restricted: a gene stays a gene
 
     @cached_property
     def genes(self) -> tuple[Gene, ...]:
@@ -88,14 +89,15 @@ class MixedPrecisionSpace:
     @cached_property
     def _precise(self) -> dict[str, tuple[str, frozenset[int]] | None]:
         """By name of each slot with a choice, what switches it on."""
-        names = [slot.name for slot in self.inner.slots]
+        inner = self.inner if self.whole is None else self.whole
+        names = [slot.name for slot in inner.slots]
         unknown = [name for name in self.chosen if name not in names]
         if unknown:
             raise ValueError(f"no slot is called {unknown[0]!r}: choose from {', '.join(names)}")
         return {
-            slot.name: _filled_by(self.inner, slot)
-            for slot in self.inner.slots
-            if (not self.chosen or slot.name in self.chosen) and _holds_weights(self.inner, slot)
+            slot.name: _filled_by(inner, slot)
+            for slot in inner.slots
+            if (not self.chosen or slot.name in self.chosen) and _holds_weights(inner, slot)
         }
 
     def input_shape(self, architecture: Architecture) -> tuple[int, ...]:
@@ -114,8 +116,7 @@ class MixedPrecisionSpace:
         """The same space with only the masked options allowed."""
         narrowed, own = arch.restrict(self.genes, mask), len(self.inner.genes)
         allowed = tuple(gene.allowed or (True,) * len(gene.options) for gene in narrowed[own:])
-        inner = self.inner.restrict(mask[:own])
-        return MixedPrecisionSpace(inner, self.bits, self.activation_bits, self.chosen, allowed)
+        return replace(self, inner=self.inner.restrict(mask[:own]), mask=allowed, whole=self.whole or self.inner)
 
     def at(self, bits: int) -> MixedPrecisionSpace:
         """The same space with every slot at `bits`. Raises ValueError where that is no option."""

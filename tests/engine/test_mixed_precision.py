@@ -113,6 +113,15 @@ def test_restricting_keeps_indices_and_meets_both_parts() -> None:
         SPACE.at(5)
 
 
+def test_a_slot_that_a_restriction_empties_keeps_its_gene() -> None:
+    mask = [[True] * len(gene.options) for gene in SPACE.genes]
+    mask[[gene.name for gene in SPACE.genes].index("s1.depth")] = [True, False]
+    found = SPACE.restrict(mask)
+    assert [gene.name for gene in found.genes] == [gene.name for gene in SPACE.genes]
+    assert every(found.genes) == {row for row in every(SPACE.genes) if arch.options(SPACE.genes, row)["s1.depth"] == 1}
+    assert found.at(8).at(8).genes == found.at(8).genes
+
+
 def test_chosen_slots_alone_have_bits() -> None:
     found = MixedPrecisionSpace(INNER, (4, 32), chosen=("head",))
     assert [gene.name for gene in found.genes if gene.name.endswith(".bits")] == ["head.bits"]
