@@ -64,7 +64,7 @@ def scores_elsewhere(names: tuple[str, ...]) -> dict[str, str]:
 
 
 def fingerprint(name: str) -> str:
-    return str(score_of(name).each(cells(3)).tolist())
+    return str(score_of(name).each(cells(2)).tolist())
 
 
 class ProxyContract:
