@@ -53,7 +53,7 @@ def test_genes_are_the_edges_of_nas_bench_201_in_its_order() -> None:
 
 
 @torch.no_grad()
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=15)
 @given(seed=st.integers(0, 10_000))
 def test_a_subnet_equals_the_supernet_with_its_architecture_active(supernet: CellSupernet, seed: int) -> None:
     (architecture,) = drawn(seed)

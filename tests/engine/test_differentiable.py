@@ -60,6 +60,7 @@ def test_ordered_pairs_follow_plackett_and_luce() -> None:
     assert np.abs(found - expected).max() < 0.012  # four standard errors of a share of a quarter
 
 
+@settings(max_examples=30, deadline=None)
 @given(seed=seeds, k=st.integers(1, 4))
 def test_sub_graphs_share_no_option_and_masked_ones_are_never_drawn(seed: int, k: int) -> None:
     allowed = torch.ones(3, 5, dtype=torch.bool)

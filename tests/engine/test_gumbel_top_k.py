@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.engine import architecture as arch
@@ -35,6 +35,7 @@ def test_ordered_pairs_follow_plackett_and_luce() -> None:
     assert np.abs(found - expected).max() < 0.013  # four standard errors of a share of 0.3
 
 
+@settings(max_examples=30, deadline=None)
 @given(st.integers(1, 4), st.integers(0, 1000))
 def test_the_architectures_of_a_step_differ_in_every_gene(paths: int, step: int) -> None:
     drawn = build(Config(paths=paths), EDGES, seed=0, macs=nothing).paths(step)
@@ -43,6 +44,7 @@ def test_the_architectures_of_a_step_differ_in_every_gene(paths: int, step: int)
     assert sum(path.weight for path in drawn) == pytest.approx(1)
 
 
+@settings(max_examples=30, deadline=None)
 @given(gene_sets(), st.integers(1, 5), st.integers(0, 1000))
 def test_paths_are_architectures_of_any_space(genes: tuple[Gene, ...], paths: int, seed: int) -> None:
     drawn = build(Config(paths=paths), genes, seed=seed, macs=nothing).paths(0)

@@ -6,7 +6,7 @@ import json
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hwnas.engine import architecture as arch
@@ -15,6 +15,7 @@ from hwnas.engine.policy import CategoricalPolicy
 from tests.engine.toy_spaces import GATED, every, gene_sets
 
 seeds = st.integers(0, 2**32 - 1)
+some = settings(max_examples=30, deadline=None)
 PAIR = (Gene("a", (1, 2, 3)), Gene("b", ("x", "y")))
 
 
@@ -29,11 +30,13 @@ def expectation(policy: CategoricalPolicy, cost_of: dict[arch.Architecture, floa
     return float((np.exp(policy.log_probability(X)) * np.array([cost_of[tuple(row)] for row in X.tolist()])).sum())
 
 
+@some
 @given(gene_sets(), seeds)
 def test_the_chances_of_all_architectures_add_to_one(genes: tuple[Gene, ...], seed: int) -> None:
     assert expectation(any_policy(genes, seed), dict.fromkeys(every(genes), 1.0)) == pytest.approx(1)
 
 
+@some
 @given(gene_sets(), seeds)
 def test_draws_and_the_mode_are_architectures_of_the_space(genes: tuple[Gene, ...], seed: int) -> None:
     policy = any_policy(genes, seed)
@@ -55,6 +58,7 @@ def test_one_seed_draws_the_same(seed: int) -> None:
     assert (first == second).all()
 
 
+@some
 @given(gene_sets(), seeds)
 def test_json_brings_the_policy_back(genes: tuple[Gene, ...], seed: int) -> None:
     policy = any_policy(genes, seed)
@@ -81,6 +85,7 @@ def test_entropy_of_a_coin_is_the_logarithm_of_two() -> None:
     assert CategoricalPolicy.uniform(PAIR).entropy == pytest.approx([np.log(3), np.log(2)])
 
 
+@some
 @given(gene_sets(), seeds)
 def test_the_gradient_is_that_of_the_expected_cost(genes: tuple[Gene, ...], seed: int) -> None:
     """Against finite differences of the exact expectation over every architecture."""
@@ -120,6 +125,7 @@ def test_descending_finds_the_cheapest_architecture(genes: tuple[Gene, ...], nat
     assert min(min(row) for row in policy.probabilities) >= 0.01 - 1e-9
 
 
+@some
 @given(gene_sets(), seeds, st.booleans())
 def test_a_step_leaves_masked_options_at_zero(genes: tuple[Gene, ...], seed: int, natural: bool) -> None:
     policy = any_policy(genes, seed)
