@@ -2,8 +2,8 @@
 
     python benchmarks/ranking.py [--bed noisy_digits] [--seeds 5] [--only sandwich]
 
-Two chains (benchmarks/ranking_beds.py): noisy digits with widths and depths, Fashion-MNIST (from $HWNAS_DATA; left out
-with a word where it is not there) with operators. The truth is the mean test accuracy of 60 architectures trained by
+Plain chains of elastic widths and depths (benchmarks/ranking_beds.py) on noisy digits and on Fashion-MNIST at 7 x 7 (from
+$HWNAS_DATA; left out with a word where it is not there). The truth is the mean test accuracy of 60 architectures trained by
 themselves with three seeds, computed once and kept in benchmarks/results/ranking_truth_BED.json. The score is the
 validation accuracy with inherited weights, BatchNorm recalibrated in every arm. A path update is one architecture's
 forward and backward pass in a step; what only looks (an anchor's forward pass) costs time, and no update. For equal CPU

@@ -27,6 +27,11 @@ from hwnas.engine.training.standalone import accuracy_alone
 
 ARCHITECTURES, TRUTH_SEEDS = 60, (0, 1, 2)
 WIDTHS = (1, 2, 4, 8, 16)
+STAGES = (
+    Stage(widths=WIDTHS, depths=(1, 2)),
+    Stage(widths=WIDTHS, depths=(1, 2), stride=2),
+    Stage(widths=WIDTHS, depths=(1, 2), stride=2),
+)
 OPERATORS = ("skip", "maxpool3x3", "conv1x1", "separable3x3", "separable5x5", "conv3x3")
 
 
@@ -91,10 +96,10 @@ def noisy_digits() -> Dataset:
 
 
 def fashion() -> Dataset:
-    """Fashion-MNIST at 14 x 14: about 1,000 images to learn from, 1,000 to search by, those of its own test part."""
+    """Fashion-MNIST at 7 x 7: about 1,000 images to learn from, 1,000 to search by, those of its own test part."""
     path = data_folder() / "sets" / "fashion_mnist.npz"
     data = npz.load(npz.Config(path=path))
-    images = torch.nn.functional.avg_pool2d(torch.from_numpy(data.images), 2).numpy()
+    images = torch.nn.functional.avg_pool2d(torch.from_numpy(data.images), 4).numpy()
     small = type(data)(data.name, images, data.labels, data.classes, data.is_test)
     return split(small, validation=0.5, test=0.1, limit=2400)
 
@@ -102,31 +107,17 @@ def fashion() -> Dataset:
 BEDS = {
     "noisy_digits": Bed(
         "noisy_digits",
-        Config(
-            resolution=8,
-            stages=(
-                Stage(widths=WIDTHS, depths=(1, 2)),
-                Stage(widths=WIDTHS, depths=(1, 2), stride=2),
-                Stage(widths=WIDTHS, depths=(1, 2), stride=2),
-            ),
-        ),
+        Config(resolution=8, stages=STAGES),
         noisy_digits,
         TrainingConfig(epochs=60, batch=50, shift=0),
         1600,
     ),
     "fashion": Bed(
         "fashion",
-        Config(
-            resolution=14,
-            stem_width=8,
-            stages=(
-                Stage(operators=OPERATORS, widths=(8,), depths=(3,)),
-                Stage(operators=OPERATORS, widths=(8,), depths=(3,), stride=2),
-            ),
-        ),
+        Config(resolution=7, stages=STAGES),
         fashion,
-        TrainingConfig(epochs=25, batch=50, shift=0),
-        1200,
+        TrainingConfig(epochs=20, batch=50, shift=0),
+        1000,
     ),
 }
 

@@ -31,18 +31,18 @@ class Config(BaseModel):
     projector: Literal["slice", "linear"] = "slice"
     teacher: Literal["largest", "anchor"] = "largest"
     replace_below: float = Field(0.9, gt=0, le=1)  # a path becomes the anchor when its loss is below this share of it
-    floor: PositiveFloat = 1e-6  # added to the mean squares by which each tap's distance is divided
+    floor: PositiveFloat = 1e-3  # added to the mean squares by whose roots outputs are divided
 
 
 @dataclass
 class FeatureDistillation(Criterion):
-    """Mean over taps of the squared distance to the teacher's output, relative to the mean squares of both.
+    """Mean over taps of the mean squared distance to the teacher's output, each divided by its root mean square.
 
-    Each tap counts alike, however wide it is or large its values, and none for more than 2: relative to the teacher
-    alone, a teacher whose leading channels are dead, as a narrow ReLU's may be, would drive the weights away. Widths
-    that differ are compared on the leading channels (`slice`), or the student's go through a learnt 1x1 projection
-    that begins as that slice (`linear`); `channel_max` compares the maxima over channels, whatever their number.
-    Sizes that differ are an error.
+    So each tap counts alike, and only directions are drawn together. Distances of the outputs as they are, or relative
+    to the teacher's, reward small outputs; where the teacher shares the student's weights it shrinks along, until both
+    are nothing (seen in training). Widths that differ are compared on the leading channels (`slice`), or the student's
+    go through a learnt 1x1 projection that begins as that slice (`linear`); `channel_max` compares the maxima over
+    channels, whatever their number. Sizes that differ are an error.
 
     The teacher's outputs carry no gradient. An `anchor` is run once a step before the paths; it starts as the first
     path, and a path whose loss on a batch is below `replace_below` of the anchor's on the same batch takes its place
@@ -132,8 +132,10 @@ class FeatureDistillation(Criterion):
         if self.config.match == "mse":
             channels = min(student.shape[1], teacher.shape[1])
             student, teacher = student[:, :channels], teacher[:, :channels]
-        scale = teacher.square().mean() + student.detach().square().mean()
-        return F.mse_loss(student, teacher) / (scale + self.config.floor)
+        return F.mse_loss(self._unit(student), self._unit(teacher))
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return x / (x.square().mean() + self.config.floor).sqrt()
 
 
 class Projection(nn.Module):
