@@ -2,13 +2,13 @@
 
     python benchmarks/ranking.py [--bed noisy_digits] [--seeds 5] [--only sandwich]
 
-Plain chains of elastic widths and depths (benchmarks/ranking_beds.py) on noisy digits and on Fashion-MNIST at 7 x 7 (from
-$HWNAS_DATA; left out with a word where it is not there). The truth is the mean test accuracy of 60 architectures trained by
-themselves with three seeds, computed once and kept in benchmarks/results/ranking_truth_BED.json. The score is the
-validation accuracy with inherited weights, BatchNorm recalibrated in every arm. A path update is one architecture's
-forward and backward pass in a step; what only looks (an anchor's forward pass) costs time, and no update. For equal CPU
-time every arm is trained again with as many updates as take the seconds that uniform single path takes. Arms are
-compared with uniform single path and with the sandwich seed by seed.
+Plain chains of elastic widths and depths (benchmarks/ranking_beds.py) on noisy digits and on Fashion-MNIST at 7 x 7
+(from $HWNAS_DATA; left out with a word where it is not there). The truth is the mean test accuracy of 60 architectures
+trained by themselves with three seeds, computed once and kept in benchmarks/results/ranking_truth_BED.json. The score
+is the validation accuracy with inherited weights, BatchNorm recalibrated in every arm. A path update is one
+architecture's forward and backward pass in a step; what only looks (an anchor's forward pass) costs time, and no
+update. For equal CPU time every arm is trained again with as many updates as take the seconds that uniform single path
+takes. Arms are compared with uniform single path and with the sandwich seed by seed.
 """
 
 from __future__ import annotations
