@@ -1,4 +1,4 @@
-"""Gradient searches on cells, beside DARTS that collapses: how many skips they choose, what the cells are worth.
+"""Gradient searches on cells: whether DARTS collapses to skips, what other ways choose, and what the cells are worth.
 
     python benchmarks/differentiable.py
 
