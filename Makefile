@@ -4,8 +4,8 @@ BIN := .venv/bin
 READY := .venv/.installed
 
 SEARCH := bench-loop bench-efficiency bench-exact bench-evaluation bench-devices bench-tail bench-resume
-SUPERNETS := bench-ranking bench-interference bench-acenas bench-differentiable bench-interleaving bench-paths \
-	bench-pruning bench-shift-add bench-precision
+SUPERNETS := bench-ranking bench-interference bench-acenas bench-differentiable bench-interleaving bench-trefe \
+	bench-pad-nas bench-shift-add bench-precision
 BOARDS := bench-compile bench-table bench-latency bench-farm bench-drift
 
 .PHONY: demo test check clean bench bench-search bench-supernets $(SEARCH) $(SUPERNETS) $(BOARDS)
@@ -80,10 +80,10 @@ bench-differentiable: $(READY)
 bench-interleaving: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/interleaving.py
 
-bench-paths: $(READY)
+bench-trefe: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/trefe.py
 
-bench-pruning: $(READY)
+bench-pad-nas: $(READY)
 	OMP_NUM_THREADS=1 $(BIN)/python benchmarks/pad_nas.py
 
 bench-shift-add: $(READY)
