@@ -39,7 +39,7 @@ from hwnas.engine.evaluation.complexity import block_weight_mib
 from hwnas.engine.evaluation.inherited import InheritedAccuracy
 from hwnas.engine.front import non_dominated, normalised_hypervolume
 from hwnas.engine.journal import Journal
-from hwnas.engine.spaces import mixed_precision
+from hwnas.engine.spaces import hybrid, mixed_precision, mobilenet_v3  # noqa: F401  # whose blocks are timed
 from hwnas.engine.spaces.mixed_precision import MixedPrecisionSpace, PreciseSupernet, block_of
 from hwnas.engine.tasks import digits
 from hwnas.engine.training.trainer import Trainer, TrainingConfig

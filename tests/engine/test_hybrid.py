@@ -219,8 +219,8 @@ def test_a_chain_of_all_operators_learns(tmp_path: Path) -> None:
         {
             "sampler": "uniform",
             "criterion": ["cross_entropy", {"name": "weight_distribution", "gaussian_std": "own"}],
-            "epochs": 15,
-            "evaluate_every": 15,
+            "epochs": 25,
+            "evaluate_every": 25,
             "batch": 32,
             "gradient_norm": 1e3,
         }
