@@ -3,4 +3,7 @@
 from hwnas.engine.spaces.cell.space import CellSpace, Config, build
 from hwnas.engine.spaces.cell.supernet import CellSupernet, DropBlockIdentity, MixedOperation
 
-__all__ = ["CellSpace", "CellSupernet", "Config", "DropBlockIdentity", "MixedOperation", "build"]
+ORDERED = False  # operations have the published indices, which do not go from small to large
+EXAMPLE = Config(resolution=8, nodes=3, channels=4, stages=2, cells=1)
+
+__all__ = ["EXAMPLE", "ORDERED", "CellSpace", "CellSupernet", "Config", "DropBlockIdentity", "MixedOperation", "build"]
