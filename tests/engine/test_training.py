@@ -10,18 +10,23 @@ import pytest
 import torch
 from torch import nn
 
+from hwnas.engine import architecture as arch
 from hwnas.engine.evaluation.inherited import state_digest
+from hwnas.engine.tasks import digits
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training.checkpoint import CheckpointError, EpochRecord
 from hwnas.engine.training.config import TrainingConfig
-from hwnas.engine.training.trainer import learning_rate, shifted
+from hwnas.engine.training.standalone import Alone, accuracy_alone
+from hwnas.engine.training.trainer import Trainer, learning_rate, shifted
 from tests.engine.processes import killed
-from tests.engine.training_runs import trainer
+from tests.engine.test_spaces import made
+from tests.engine.training_runs import dataset, trainer
 
 TRAIN = """
 import sys
 from pathlib import Path
-from tests.engine.training_runs import trainer
+from tests.engine.test_spaces import made
+from tests.engine.training_runs import dataset, trainer
 job = trainer(Path(sys.argv[1]))
 job.on_epoch = lambda record: print("epoch", record.epoch, flush=True)
 job.run()
@@ -139,3 +144,48 @@ def test_a_shift_of_nothing_changes_nothing() -> None:
     assert torch.equal(shifted(images, np.full((3, 2), 2), 2), images)
     moved = shifted(images, np.array([[3, 2]] * 3), 2)
     assert torch.equal(moved[:, :, :-1], images[:, :, 1:])
+
+
+# ---- what trains ----------------------------------------------------------------------------------------------------
+
+
+def moved(job: Trainer) -> set[str]:
+    """Names of the parameters that a training changes."""
+    before = {name: parameter.detach().clone() for name, parameter in job.supernet.named_parameters()}
+    job.run()
+    return {name for name, parameter in job.supernet.named_parameters() if not torch.equal(before[name], parameter)}
+
+
+def test_batch_norm_alone_may_train(tmp_path: Path) -> None:
+    names = moved(trainer(tmp_path, made("chain"), epochs=1, largest_epochs=0, limit=150, trainable="batch_norm"))
+    assert names
+    assert all(".norm." in name for name in names)
+
+
+def test_a_block_with_a_rate_of_nothing_stays_as_it_is(tmp_path: Path) -> None:
+    names = moved(trainer(tmp_path, made("chain"), epochs=1, largest_epochs=0, limit=150, rates={"stem": 0.0}))
+    assert not any(name.startswith("stem") for name in names)
+    assert any(name.startswith("layers") for name in names)
+
+
+def test_a_rate_for_a_block_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="nowhere"):
+        trainer(tmp_path, made("chain"), epochs=1, limit=150, rates={"nowhere": 0.5}).run()
+
+
+def test_a_network_trained_alone_learns_and_is_the_same_again() -> None:
+    space, data = made("chain"), dataset(300)
+    config = TrainingConfig(epochs=15, batch=32, shift=0)
+    row = arch.extreme(space.genes, largest=True)
+    first, again = (accuracy_alone(space, row, data, config, seed=0) for _ in range(2))
+    assert first == again > 0.4  # ten classes: 0.1 is chance
+    with pytest.raises(ValueError, match="trained alone is"):
+        Alone(space, row).activate(arch.extreme(space.genes, largest=False))
+
+
+def test_noise_makes_digits_harder_and_is_the_same_each_time() -> None:
+    clean, noisy, again = (digits.load(digits.Config(noise=noise)).images for noise in (0.0, 0.25, 0.25))
+    assert np.array_equal(noisy, again)
+    assert 0.05 < float(np.abs(noisy - clean).mean()) < 0.25
+    assert noisy.min() >= 0
+    assert noisy.max() <= 1
