@@ -67,7 +67,10 @@ class Trainer:
                     else:
                         paths = sampler.paths(step)
                     progress = step / (config.epochs * steps)
-                    loss_sum += self._step(optimizer, criterion, taps, paths, batch=batch, progress=progress)
+                    still = self._parameters_of(sampler.frozen(step))
+                    loss_sum += self._step(
+                        optimizer, criterion, taps, paths, batch=batch, progress=progress, still=still
+                    )
                 record = EpochRecord(epoch, loss_sum / steps, rate)
                 if epoch % config.evaluate_every == 0 or (epoch == config.epochs and self.folder is not None):
                     record = self._evaluated(record)
@@ -97,6 +100,7 @@ class Trainer:
         *,
         batch: tuple[Tensor, Tensor],
         progress: float,
+        still: Sequence[nn.Parameter],
     ) -> float:
         optimizer.zero_grad(set_to_none=True)
         images, labels = batch
@@ -126,9 +130,25 @@ class Trainer:
             raise FloatingPointError(
                 f"the loss became {total} with learning_rate={self.config.learning_rate}: lower it in [training]"
             )
+        for parameter in still:
+            parameter.grad = None  # so neither momentum nor decay moves it
         nn.utils.clip_grad_norm_(self.supernet.parameters(), self.config.gradient_norm)
         optimizer.step()
         return total
+
+    def _parameters_of(self, blocks: Sequence[str]) -> list[nn.Parameter]:
+        """The parameters of the modules that are called so. Raises ValueError for a block that has none."""
+        found: list[nn.Parameter] = []
+        for block in blocks:
+            own = [
+                parameter
+                for name, parameter in self.supernet.named_parameters()
+                if any(word == block or word.startswith(f"{block}_") for word in name.split("."))
+            ]
+            if not own:
+                raise ValueError(f"the sampler freezes {block!r}, and no module is called so: set freeze = false")
+            found += own
+        return found
 
     def _forward(self, architecture: Architecture, images: Tensor) -> Tensor:
         self.supernet.activate(architecture)  # type: ignore[operator]  # a Supernet is a Module

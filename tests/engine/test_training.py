@@ -173,6 +173,38 @@ def test_a_rate_for_a_block_that_is_not_there_is_named(tmp_path: Path) -> None:
         trainer(tmp_path, made("chain"), epochs=1, limit=150, rates={"nowhere": 0.5}).run()
 
 
+def test_progressive_blocks_leave_the_blocks_before_alone(tmp_path: Path) -> None:
+    job = trainer(
+        tmp_path,
+        made("chain"),
+        largest_epochs=0,
+        limit=150,
+        epochs=2,
+        sampler={"name": "progressive_blocks", "blocks": ["s1", "s2"], "steps": job_steps(150), "freeze": True},
+    )
+    weights = {}
+
+    def keep(record: EpochRecord) -> None:
+        weights[record.epoch] = {name: p.detach().clone() for name, p in job.supernet.named_parameters()}
+
+    job.on_epoch = keep
+    job.run()
+    moved_later = {name for name, tensor in weights[2].items() if not torch.equal(tensor, weights[1][name])}
+    assert not any(name.startswith("layers.s1") for name in moved_later)
+    assert any(name.startswith("layers.s2") for name in moved_later)
+
+
+def job_steps(limit: int) -> int:
+    """Steps an epoch of a training on so many images."""
+    return len(dataset(limit).train) // 32
+
+
+def test_a_block_that_cannot_be_frozen_is_named(tmp_path: Path) -> None:
+    sampler = {"name": "progressive_blocks", "blocks": ["resolution", "s1"], "steps": 1, "freeze": True}
+    with pytest.raises(ValueError, match="the sampler freezes 'resolution', and no module is called so"):
+        trainer(tmp_path, epochs=1, largest_epochs=0, limit=150, sampler=sampler).run()
+
+
 def test_a_network_trained_alone_learns_and_is_the_same_again() -> None:
     space, data = made("chain"), dataset(300)
     config = TrainingConfig(epochs=15, batch=32, shift=0)

@@ -36,6 +36,11 @@ class Sampler(Protocol):
         """The architectures of a step, in the order in which they are computed; asked for one step after another."""
         ...
 
+    def frozen(self, step: int) -> tuple[str, ...]:
+        """Blocks whose weights stand still at a step: `s1` is every module called `s1` or `s1_...`."""
+        del step
+        return ()
+
     def state(self) -> dict[str, Any]:
         """What later draws depend on beside the step, fit for JSON."""
         return {}

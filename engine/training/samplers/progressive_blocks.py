@@ -22,7 +22,7 @@ class Config(BaseModel):
 
     blocks: tuple[str, ...] = ()  # first words of gene names, input first; all of them, in their order, if not given
     steps: PositiveInt = 1000  # a block
-    freeze: bool = True  # blocks before it; whether the paper does is not settled by what is published
+    freeze: bool = False  # the blocks before it; whether the paper does is not settled by what is published
     uniform: Literal["options", "architectures"] = "options"  # every option of a gene alike, or every architecture
 
 
@@ -47,7 +47,7 @@ class ProgressiveBlocks(Sampler):
         return self.blocks[number] if number < len(self.blocks) else None
 
     def frozen(self, step: int) -> tuple[str, ...]:
-        """The blocks whose weights stand still at a step: prefixes for `filters.frozen`."""
+        """See Sampler."""
         learning = self.block(step)
         return self.blocks[: self.blocks.index(learning)] if self.freeze and learning is not None else ()
 
