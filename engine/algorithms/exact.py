@@ -18,7 +18,7 @@ from hwnas.engine.variation import mutate
 
 FEWEST = 20  # feasible rows told, or one a gene where those are more, before a sum is fitted
 EPSILONS = (0.0, 0.01, 0.05, 0.2)  # tried in this order; a front of more than two costs may be as large as the space
-CHOICE = 4  # rows drawn for each that is asked, so that it keeps the limits if it can
+CHOICE = 16  # rows drawn for each that is asked, so that it keeps the limits if it can
 MOST = 1_000_000  # partial networks, a few seconds' work, before the next epsilon is tried
 
 
