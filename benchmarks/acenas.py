@@ -7,7 +7,8 @@ each of the 6,466 different cells is kept, so that no cell is learned from under
 
 rankers: 30, 60, 100 random cells are trained, all others are to be ordered. One graph network, and a perceptron on
 one-hot genes, under four losses; AceNAS' relevance (scale 20), whole pools as lists, two members of 80 steps;
-nothing was chosen on this data set or these seeds. "weak start" pretrains on the 12-epoch validation accuracy of 500
+settings were tried on the same cells' ImageNet16 labels with other seeds and left as they were. "weak start" pretrains
+on the 12-epoch validation accuracy of 500
 other random cells, a stand-in for AceNAS' supernet accuracy (its tau with the truth is 0.58), and MACs: 500 x 12 epochs
 are the cost of 30 full trainings, so 30 with it compares with 60 without. A Gaussian process is told the same weak
 labels through the prediction of another one. Differences to the squared error of the same network are paired by seed,
