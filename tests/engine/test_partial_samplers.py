@@ -71,11 +71,11 @@ def test_blocks_behind_the_one_that_learns_wait_at_their_smallest(uniform: str) 
 
 
 def test_blocks_before_the_one_that_learns_are_frozen_until_all_learn_together() -> None:
-    sampler = make("progressive_blocks", BLOCKS, steps=5)
+    sampler = make("progressive_blocks", BLOCKS, steps=5, freeze=True)
     assert isinstance(sampler, ProgressiveBlocks)
     assert [sampler.block(step) for step in (0, 4, 5, 14, 15)] == ["b1", "b1", "b2", "b3", None]
     assert [sampler.frozen(step) for step in (0, 5, 14, 15)] == [(), ("b1",), ("b1", "b2"), ()]
-    moving = make("progressive_blocks", BLOCKS, steps=5, freeze=False)
+    moving = make("progressive_blocks", BLOCKS, steps=5)
     assert isinstance(moving, ProgressiveBlocks)
     assert moving.frozen(14) == ()
 
