@@ -92,7 +92,7 @@ def periodic(period: int, order: str) -> Callable[[int, int], BoolArray]:
     def draw(seed: int, step: int) -> BoolArray:
         if seed not in made:
             made[seed] = samplers.make(
-                "interleaving_free", options, SPACE.genes, seed=seed, macs=lambda X: np.ones(len(X))
+                "interleaving_free", options, SPACE.genes, seed=seed, prior=lambda _: lambda X: np.ones(len(X))
             )
         architecture = made[seed].paths(step % period if order == "cyclic" else step)[0].architecture
         if architecture not in known:

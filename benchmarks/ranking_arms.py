@@ -34,6 +34,8 @@ class Arm:
 
 ARMS = {
     "uniform": Arm({"name": "uniform"}, LABELS),
+    "uniform over architectures": Arm({"name": "restricted", "uniform": "architectures"}, LABELS),
+    "progressive": Arm({"name": "progressive_blocks", "steps": 250}, LABELS),
     "fair": Arm({"name": "fair"}, LABELS),
     "ensemble of 4": Arm({"name": "ensemble"}, LABELS),
     "gumbel top 2": Arm({"name": "gumbel_top_k"}, LABELS),
@@ -50,6 +52,9 @@ ARMS = {
     ),
     "balanced sandwich": Arm({"name": "cost_weighted"}, IN_PLACE),
     "sandwich, ranked pairs": Arm(PAIRS, [*IN_PLACE, {"name": "pairwise_rank", "weight": 2.0, "ramp": 0.29}]),
+    "sandwich, pairs ranked by Zen-score": Arm(
+        {**PAIRS, "prior": "zen"}, [*IN_PLACE, {"name": "pairwise_rank", "weight": 2.0, "ramp": 0.29}]
+    ),
     "sandwich, pairs by labels": Arm(PAIRS, IN_PLACE),  # the control: the same passes without the comparison
 }
 
@@ -87,7 +92,7 @@ def configured(bed: Bed, arm: Arm, *, seed: int, paths: int) -> TrainingConfig:
         {key: value for key, value in arm.sampler.items() if key != "name"},
         bed.space.genes,
         seed=0,
-        macs=lambda X: np.ones(len(X)),
+        prior=lambda _: lambda X: np.ones(len(X)),
     )
     a_step = len(drawn.paths(0))
     steps = max(1, len(bed.data.train) // bed.alone.batch)

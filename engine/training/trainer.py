@@ -15,18 +15,22 @@ import torch
 from torch import Tensor, nn
 
 from hwnas.engine import architecture as arch
+from hwnas.engine import proxies
 from hwnas.engine.additive import AdditiveCost
 from hwnas.engine.architecture import Architecture, FloatArray, IntArray, SearchSpace
 from hwnas.engine.dataset import Dataset, resize
 from hwnas.engine.evaluation.batchnorm import recalibrate, statistics_kept
 from hwnas.engine.evaluation.complexity import block_macs
 from hwnas.engine.evaluation.inherited import accuracy
+from hwnas.engine.objective import Costs
 from hwnas.engine.training import checkpoint as checkpoints
 from hwnas.engine.training import criteria, filters, samplers
 from hwnas.engine.training.checkpoint import Checkpoint, CheckpointError, EpochRecord
 from hwnas.engine.training.config import TrainingConfig
 from hwnas.engine.training.criteria import Features, TrainedPath, TrainingStep
 from hwnas.engine.training.features import Taps
+
+PRIOR_IMAGES = 16  # that a proxy looks at, as in the released code of PGONAS
 
 
 @dataclass
@@ -89,7 +93,7 @@ class Trainer:
     def sampler(self) -> samplers.Sampler:
         """The sampler at its first step."""
         chosen = self.config.sampler
-        return samplers.make(chosen.name, chosen.options, self.space.genes, seed=self.config.seed, macs=self._macs)
+        return samplers.make(chosen.name, chosen.options, self.space.genes, seed=self.config.seed, prior=self._prior)
 
     def _step(
         self,
@@ -163,8 +167,16 @@ class Trainer:
     def _largest(self) -> Architecture:
         return arch.extreme(self.space.genes, largest=True)
 
+    def _prior(self, name: str) -> Costs:
+        """What rows promise by a name: MACs, or the score of a proxy on a few training images."""
+        if name == "macs":
+            return self._macs
+        few = self.data.train
+        score = proxies.make(name, self.space, few.images[:PRIOR_IMAGES], few.labels[:PRIOR_IMAGES])
+        return lambda X: -score(X)
+
     def _macs(self, X: IntArray) -> FloatArray:
-        return self._additive_macs(X)
+        return self._additive_macs(X)  # which most samplers never ask for
 
     @cached_property
     def _additive_macs(self) -> AdditiveCost:

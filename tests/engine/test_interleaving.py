@@ -36,7 +36,7 @@ def space(nodes: tuple[int, ...] = (12,), reach: int = 4) -> LongChainSpace:
 
 
 def sampler(genes: tuple[Gene, ...], *, seed: int = 0, **options: object) -> Sampler:
-    return samplers.make("interleaving_free", options, genes, seed=seed, macs=lambda X: np.ones(len(X)))
+    return samplers.make("interleaving_free", options, genes, seed=seed, prior=lambda _: lambda X: np.ones(len(X)))
 
 
 def trained(genes: tuple[Gene, ...], step_sampler: Sampler, step: int) -> dict[str, tuple[tuple[int, int], ...]]:

@@ -24,7 +24,7 @@ BLOCKS = (
 
 
 def make(name: str, genes: tuple[Gene, ...], **options: object) -> Sampler:
-    return samplers.make(name, options, genes, seed=0, macs=lambda X: np.ones(len(X)))
+    return samplers.make(name, options, genes, seed=0, prior=lambda _: lambda X: np.ones(len(X)))
 
 
 def rows(sampler: Sampler, steps: range) -> np.ndarray:

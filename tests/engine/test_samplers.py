@@ -28,7 +28,7 @@ def index_sum(X: IntArray) -> FloatArray:
 
 
 def make(name: str, genes: tuple[Gene, ...] = SPACE.genes, *, seed: int = 3, **options: object) -> Sampler:
-    return samplers.make(name, options, genes, seed=seed, macs=index_sum)
+    return samplers.make(name, options, genes, seed=seed, prior=lambda _: index_sum)
 
 
 # ---- contract -------------------------------------------------------------------------------------------------------
@@ -95,6 +95,15 @@ def test_the_smaller_of_a_pair_comes_first(name: str) -> None:
         assert len(pairs) == 6
         costs = index_sum(np.array([path.architecture for path in pairs]))
         assert (costs[::2] <= costs[1::2]).all()
+
+
+@pytest.mark.parametrize("name", ["sandwich", "cost_weighted"])
+def test_pairs_are_ordered_by_the_prior_that_is_named(name: str) -> None:
+    promises = {"macs": index_sum, "zen": lambda X: -index_sum(X)}
+    sampler = samplers.make(name, {"pairs": 3, "prior": "zen"}, SPACE.genes, seed=0, prior=promises.__getitem__)
+    for step in range(10):
+        costs = index_sum(np.array([path.architecture for path in sampler.paths(step) if path.role == "pair"]))
+        assert (costs[::2] >= costs[1::2]).all()
 
 
 def test_the_gradients_of_an_ensemble_are_averaged() -> None:

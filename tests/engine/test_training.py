@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from hwnas.engine import architecture as arch
+from hwnas.engine import proxies
 from hwnas.engine.evaluation.inherited import state_digest
 from hwnas.engine.tasks import digits
 from hwnas.engine.training import checkpoint as checkpoints
@@ -86,6 +87,20 @@ def test_what_a_sampler_and_a_criterion_remember_is_resumed(tmp_path: Path) -> N
     assert ends[0].remembered["criterion"] != {}
     assert all(torch.equal(ends[1].criterion[name], tensor) for name, tensor in ends[0].criterion.items())
     assert not torch.equal(*[torch.eye(16), next(iter(ends[0].criterion.values()))])  # the projection has learnt
+
+
+def test_a_proxy_orders_the_pairs_of_a_training(tmp_path: Path) -> None:
+    pairs = {"name": "sandwich", "pairs": 2, "prior": "zen"}
+    job = trainer(tmp_path, sampler=pairs, criterion=["in_place_distillation", "pairwise_rank"])
+    few = job.data.train
+    score = proxies.make("zen", job.space, few.images[:16], few.labels[:16])
+    rows = np.array([path.architecture for path in job.sampler().paths(0) if path.role == "pair"])
+    costs = score(rows)
+    assert (costs[::2] >= costs[1::2]).all()
+    assert len(set(costs)) > 2
+    assert len(job.run()) == 4
+    with pytest.raises(LookupError, match=r"zen2.*naswot"):
+        trainer(tmp_path, sampler={**pairs, "prior": "zen2"}).run()
 
 
 def test_a_finished_training_is_not_trained_again(whole: tuple[Path, str]) -> None:

@@ -1,7 +1,7 @@
-"""Pairwise rank loss with a prior (Dong et al., PGONAS, 2022): of two networks the larger should lose less.
+"""Pairwise rank loss with a prior (Dong et al., PGONAS, 2022): of two networks the better one by it should lose less.
 
-It needs a sampler that draws pairs, e.g. `sampler = { name = "sandwich", pairs = 2 }`; the prior is MACs, by which
-pairs are ordered when they are drawn.
+It needs a sampler that draws pairs, e.g. `sampler = { name = "sandwich", pairs = 2, prior = "zen" }`: pairs are ordered
+by the prior, MACs if none is named, when they are drawn.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from hwnas.engine.training.criteria import Criterion, TrainedPath, TrainingStep
 
 
 class Config(BaseModel):
-    """By how much the larger has to be better."""
+    """By how much the one that promises more has to be better."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -25,31 +25,31 @@ class Config(BaseModel):
 
 @dataclass
 class PairwiseRank(Criterion):
-    """relu(loss of the larger - loss of the smaller + margin), both cross-entropies of one batch.
+    """relu(loss of the one that promises more - loss of the other + margin), both cross-entropies of one batch.
 
-    The smaller of a pair runs first and is a number to the larger one: only the larger is pulled down. The released
-    code detaches whichever network it drew first, so that it also un-trains small networks that are good; that half
-    is left out.
+    The one that promises less runs first and is a number to the other: only the other is pulled down. The released
+    code detaches whichever network it drew first, so that it also un-trains networks that are better than their prior;
+    that half is left out.
     """
 
     config: Config
-    _smaller: float | None = field(default=None, init=False, repr=False)
+    _lesser: float | None = field(default=None, init=False, repr=False)
 
     def begin(self, step: TrainingStep) -> None:
         """No pair is open."""
         del step
-        self._smaller = None
+        self._lesser = None
 
     def __call__(self, path: TrainedPath) -> Tensor:
         """See Criterion; nothing for paths that are no pair's second."""
         if path.role != "pair":
             return path.logits.sum() * 0
         loss = F.cross_entropy(path.logits, path.labels)
-        if self._smaller is None:
-            self._smaller = loss.item()
+        if self._lesser is None:
+            self._lesser = loss.item()
             return loss * 0
-        smaller, self._smaller = self._smaller, None
-        return F.relu(loss - smaller + self.config.margin)
+        lesser, self._lesser = self._lesser, None
+        return F.relu(loss - lesser + self.config.margin)
 
 
 def build(config: Config, *, label_smoothing: float) -> PairwiseRank:  # noqa: ARG001 (the role's)

@@ -1,11 +1,11 @@
 """Which architectures train at a step: one file a sampler, each with a pydantic `Config` and
-`build(config, genes, *, seed, macs) -> Sampler`.
+`build(config, genes, *, seed, prior) -> Sampler`.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol, cast
 
@@ -13,6 +13,7 @@ from hwnas.devices.plugins import load_plugin
 from hwnas.engine.architecture import Architecture, Gene
 from hwnas.engine.objective import Costs
 
+Prior = Callable[[str], Costs]  # what canonical rows (n, genes) promise, (n,), by name: "macs" or a proxy's
 PathRole = Literal["largest", "smallest", "random", "pair"]  # two pairs in a row are compared with each other
 
 
@@ -53,12 +54,12 @@ class Sampler(Protocol):
 class Build(Protocol):
     """How every sampler is made."""
 
-    def __call__(self, config: Any, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Sampler:
-        """`macs` are the MACs of canonical rows (n, genes) -> (n,)."""
+    def __call__(self, config: Any, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Sampler:
+        """`prior("macs")` are the MACs of rows; other names are proxies', the larger the more a row promises."""
         ...
 
 
-def make(name: str, options: Mapping[str, Any], genes: Sequence[Gene], *, seed: int, macs: Costs) -> Sampler:
+def make(name: str, options: Mapping[str, Any], genes: Sequence[Gene], *, seed: int, prior: Prior) -> Sampler:
     """The sampler called `name`. Raises LookupError with the known names, ValueError for options it does not take."""
     plugin = load_plugin(sys.modules[__name__], name)
-    return cast(Build, plugin.build)(plugin.Config.model_validate(options), genes, seed=seed, macs=macs)
+    return cast(Build, plugin.build)(plugin.Config.model_validate(options), genes, seed=seed, prior=prior)

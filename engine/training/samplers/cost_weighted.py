@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, NonNegativeInt, PositiveInt
 
 from hwnas.engine.architecture import Gene, IntArray, extreme, sample, to_architecture
 from hwnas.engine.objective import Costs
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 from hwnas.engine.training.samplers.sandwich import pair
 
 
@@ -26,6 +26,7 @@ class Config(BaseModel):
     middle: PositiveInt = 2  # architectures that are drawn this way
     sandwich: bool = True  # the largest and the smallest too
     pairs: NonNegativeInt = 0  # pairs of uniform architectures, for criteria that compare two
+    prior: str = "macs"  # by what the two are ordered: MACs, or a proxy such as zen
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class CostWeighted(Sampler):
     genes: tuple[Gene, ...]
     seed: int
     macs: Costs
+    promise: Costs
     config: Config
 
     def paths(self, step: int) -> tuple[TrainingPath, ...]:
@@ -47,7 +49,7 @@ class CostWeighted(Sampler):
         ]
         paths = [*ends, *middle] if self.config.sandwich else middle
         for _ in range(self.config.pairs):
-            paths += pair(sample(self.genes, 2, rng), self.macs)
+            paths += pair(sample(self.genes, 2, rng), self.promise)
         return tuple(paths)
 
     def _draw(self, rng: np.random.Generator) -> IntArray:
@@ -58,6 +60,6 @@ class CostWeighted(Sampler):
         return row
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> CostWeighted:
-    """The sampler for a space's genes."""
-    return CostWeighted(tuple(genes), seed, macs, config)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> CostWeighted:
+    """The sampler for a space's genes. Raises LookupError with the known names for a prior that is none of them."""
+    return CostWeighted(tuple(genes), seed, prior("macs"), prior(config.prior), config)

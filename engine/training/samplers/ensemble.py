@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import Gene
-from hwnas.engine.objective import Costs
+from hwnas.engine.training.samplers import Prior
 from hwnas.engine.training.samplers.uniform import Uniform
 
 
@@ -22,6 +22,6 @@ class Config(BaseModel):
     paths: PositiveInt = 4
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Uniform:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Uniform:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes."""
     return Uniform(tuple(genes), seed, config.paths)

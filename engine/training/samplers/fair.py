@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from hwnas.engine.architecture import Gene, canonical, to_architecture
-from hwnas.engine.objective import Costs
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -43,6 +42,6 @@ class Fair(Sampler):
         return tuple(TrainingPath(to_architecture(row), "random", 1 / n) for row in rows)
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Fair:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Fair:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes."""
     return Fair(tuple(genes), seed)

@@ -16,8 +16,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import Gene, IntArray, active, canonical, check, sample, to_architecture
-from hwnas.engine.objective import Costs
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -79,6 +78,6 @@ class Gradual(Sampler):
         return row
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Gradual:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Gradual:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes."""
     return Gradual(tuple(genes), seed, config)

@@ -11,9 +11,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import FloatArray, Gene, IntArray, canonical, to_architecture
-from hwnas.engine.objective import Costs
 from hwnas.engine.policy import CategoricalPolicy
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -57,9 +56,9 @@ def ranked(policy: CategoricalPolicy, k: int, rng: np.random.Generator) -> IntAr
     return canonical(policy.genes, order[np.arange(len(counts)), places])
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> GumbelTopK:
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> GumbelTopK:
     """The sampler for a space's genes. Raises ValueError for a policy that is not one of theirs."""
-    del macs
+    del prior
     policy = CategoricalPolicy.uniform(genes) if config.policy is None else _read(config.policy, genes)
     return GumbelTopK(policy, seed, config.paths)
 

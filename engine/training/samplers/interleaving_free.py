@@ -11,8 +11,7 @@ from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import Gene
 from hwnas.engine.interleaving import ChainEdge, chain_edges, reach, with_active
-from hwnas.engine.objective import Costs
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 SPACE = "long_chain"
 
@@ -60,7 +59,7 @@ class InterleavingFree(Sampler):
         return (TrainingPath(with_active(self.genes, self.edges, frozenset(active)), "random"),)
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> InterleavingFree:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> InterleavingFree:  # noqa: ARG001 (the role's)
     """The sampler for the genes of a long chain. Raises ValueError for genes that are no edges."""
     edges = chain_edges(genes)
     return InterleavingFree(tuple(genes), edges, config.period or reach(edges) + 1, config.order, config.steps, seed)

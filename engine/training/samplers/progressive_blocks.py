@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import Gene, canonical, sample, to_architecture
-from hwnas.engine.objective import Costs
 from hwnas.engine.pruning import sample_architectures
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -65,7 +64,7 @@ class ProgressiveBlocks(Sampler):
         return (TrainingPath(to_architecture(canonical(self.genes, row)[0]), "random"),)
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> ProgressiveBlocks:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> ProgressiveBlocks:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes. Raises ValueError for a block that no gene belongs to."""
     known = tuple(dict.fromkeys(filter(None, map(_block_of, genes))))
     unknown = [name for name in config.blocks if name not in known]

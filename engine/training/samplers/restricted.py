@@ -10,9 +10,8 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, PositiveInt
 
 from hwnas.engine.architecture import Gene, restrict, sample, to_architecture
-from hwnas.engine.objective import Costs
 from hwnas.engine.pruning import sample_architectures
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 from hwnas.latency.block import Value
 
 
@@ -42,7 +41,7 @@ class Restricted(Sampler):
         return tuple(TrainingPath(to_architecture(row), "random", 1 / self.n) for row in draw(self.genes, self.n, rng))
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Restricted:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Restricted:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes. Raises ValueError for a gene or an option that the space has not."""
     unknown = sorted(set(config.keep) - {gene.name for gene in genes})
     if unknown:

@@ -9,8 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from hwnas.engine.architecture import Gene, sample, to_architecture
-from hwnas.engine.objective import Costs
-from hwnas.engine.training.samplers import Sampler, TrainingPath
+from hwnas.engine.training.samplers import Prior, Sampler, TrainingPath
 
 
 class Config(BaseModel):
@@ -34,6 +33,6 @@ class Uniform(Sampler):
         return tuple(TrainingPath(to_architecture(row), "random", 1 / self.n) for row in rows)
 
 
-def build(config: Config, genes: Sequence[Gene], *, seed: int, macs: Costs) -> Uniform:  # noqa: ARG001 (the role's)
+def build(config: Config, genes: Sequence[Gene], *, seed: int, prior: Prior) -> Uniform:  # noqa: ARG001 (the role's)
     """The sampler for a space's genes."""
     return Uniform(tuple(genes), seed)
