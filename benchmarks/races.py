@@ -198,9 +198,9 @@ def real_race(rows: list[Architecture], answered: dict[Architecture, BoolArray],
         # whose rival it is: no other of the front costs as little and is more accurate
         dearer = cheap[front][right[front] > right[rival]].min(initial=np.inf)
         own = [i for i in candidates if cheap[rival] <= cheap[i] < dearer]
-        answers = np.array([answered[rows[i]] for i in own]).reshape(len(own), -1)
         if not own:
             return dict.fromkeys(("unbeaten", "wrong", "tied", "tied wrong", "images", "of"), 0)
+        answers = np.array([answered[rows[i]] for i in own])
         return races(answers, answered[rows[rival]], [answered[rows[i]] for i in front], rng)
 
     return race

@@ -235,6 +235,11 @@ def _exchanged(x: Tensor, limits: ActivationRange) -> Tensor:
     return op("DequantizeLinear", (integers, scale, code), dtype=torch.float32, shape=x.shape, version=13)
 
 
+def is_quantised(network: nn.Module) -> bool:
+    """Whether some layer of it is a simulation of integers."""
+    return any(isinstance(module, QuantisedLayer) for module in network.modules())
+
+
 def quantised(network: nn.Module, *, bits: int, activation_bits: int = 8) -> nn.Module:
     """A copy with every Conv2d and Linear quantised, with the BatchNorm2d and ReLU behind it in an nn.Sequential.
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # the process that times artefacts loads this file alone
-    from torch import nn
+    from torch import Tensor, nn
 
     from hwnas.devices.compile.job import Settings
     from hwnas.devices.runtimes import Prepared
@@ -36,17 +36,25 @@ def prepare(model: nn.Module, inputs: tuple[tuple[int, ...], ...], settings: Set
 
     import torch
 
-    from hwnas.devices.compile.lowering import fold_batch_norm
     from hwnas.devices.runtimes import Prepared
 
-    examples = tuple(torch.zeros(shape) for shape in inputs)
-    with torch.no_grad():
-        program = torch.onnx.export(fold_batch_norm(model), examples, dynamo=True, verbose=False)
-    if program is None:
-        raise RuntimeError("torch exported no program")
-    content = program.model_proto.SerializeToString(deterministic=True)
+    content = exported(model, tuple(torch.zeros(shape) for shape in inputs))
     key = hashlib.sha256(f"{settings.versions}\n".encode() + content).hexdigest()[:32]
     return Prepared(key, lambda path: _write(path, content))
+
+
+def exported(model: nn.Module, examples: tuple[Tensor, ...], **names: Any) -> bytes:
+    """`model` as ONNX with its BatchNorm folded, the bytes of a file; `input_names` and `output_names` if given."""
+    import torch
+
+    from hwnas.devices.compile.lowering import fold_batch_norm
+
+    with torch.no_grad():
+        program = torch.onnx.export(fold_batch_norm(model), examples, dynamo=True, verbose=False, **names)
+    if program is None:
+        raise RuntimeError("torch exported no program")
+    content: bytes = program.model_proto.SerializeToString(deterministic=True)
+    return content
 
 
 def _write(path: Path, content: bytes) -> None:

@@ -18,12 +18,15 @@ from torch import Tensor, nn
 from hwnas.devices import RunFailure, Runner
 from hwnas.engine.export import onnx_model
 from hwnas.engine.export.folder import ExportedFile, ExportError
+from hwnas.engine.quantisation import is_quantised
 
 Run = Callable[[Tensor], np.ndarray]
 
 # Another compiler or runtime sums in another order: 1e-6 of the largest output is usual, wrong code is far above 1e-4.
 COMPILED_LIMIT = 1e-4
 RELOADED_LIMIT = 1e-6  # the same kernels on the same numbers
+# a sum that falls between two codes may go either way in integers, a step of 1/255 of a range, layer after layer
+QUANTISED_LIMIT = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,13 +39,26 @@ class Form:
     open: Callable[[Path], Run]
 
 
+FILES = ("weights.safetensors", "program.pt2", "model.so", "model.onnx")
+
+
 def forms(network: nn.Module, example: Tensor, *, library: Path, runner: Runner) -> tuple[Form, ...]:
-    """Weights, exported program, TVM library and ONNX."""
+    """Weights, exported program, TVM library and ONNX, in the order of FILES.
+
+    A quantised network has no exported program, which would be its simulation in floats; its ONNX computes in integers.
+    """
+    quantised = is_quantised(network)
+    program = Form("program.pt2", RELOADED_LIMIT, partial(_write_program, network, example), _open_program)
     return (
         Form("weights.safetensors", RELOADED_LIMIT, partial(_write_weights, network), partial(_open_weights, network)),
-        Form("program.pt2", RELOADED_LIMIT, partial(_write_program, network, example), _open_program),
+        *(() if quantised else (program,)),
         Form("model.so", COMPILED_LIMIT, partial(_copy, library), lambda _: _on_device(library, runner)),
-        Form("model.onnx", COMPILED_LIMIT, partial(onnx_model.write, network, example), onnx_model.open_model),
+        Form(
+            "model.onnx",
+            QUANTISED_LIMIT if quantised else COMPILED_LIMIT,
+            partial(onnx_model.write, network, example, integers=quantised),
+            onnx_model.open_model,
+        ),
     )
 
 

@@ -80,10 +80,10 @@ def export_point(
         raise ExportError(f"{artefact} is not there: compile {point.architecture} for the device again")
     network = _plain(network)
     batches = artefacts.inputs(input_shape, seed=seed)
-    known = artefacts.forms(network, batches[-1], library=artefact, runner=runner)
-    unknown = sorted(set(without) - {form.file for form in known})
+    unknown = sorted(set(without) - set(artefacts.FILES))
     if unknown:
-        raise ValueError(f"no artefact is called {unknown[0]!r}: they are {', '.join(form.file for form in known)}")
+        raise ValueError(f"no artefact is called {unknown[0]!r}: they are {', '.join(artefacts.FILES)}")
+    known = artefacts.forms(network, batches[-1], library=artefact, runner=runner)
     forms = [form for form in known if form.file not in without]
     parity: dict[str, float] = {}
     limits: dict[str, float] = {}
@@ -106,7 +106,7 @@ def export_point(
         said = {
             "parity": {name: {"relative_difference": parity[name], "limit": limits[name]} for name in parity},
             "parity_inputs": f"zeros, ones, a ramp from -2 to 2, 2 of normal noise (seed {seed})",
-            "onnx_opset": None if "model.onnx" in without else onnx_model.OPSET,
+            "onnx_opset": onnx_model.opset(draft / "model.onnx"),
             "versions": _versions(),
         }
         files = write_manifest(draft, said)

@@ -31,6 +31,7 @@ from hwnas.engine.export import (
     verify_export,
 )
 from hwnas.engine.front import FrontPoint
+from hwnas.engine.quantisation import QuantisedLayer, quantised
 from hwnas.engine.spaces.mobilenet_v3 import Config, MobileNetV3Space, Stage, build
 
 CONFIG = Config(
@@ -167,6 +168,25 @@ def test_the_onnx_model_is_valid_and_of_the_stated_opset(exported: ExportRecord)
     onnx.checker.check_model(model, full_check=True)
     manifest = json.loads((exported.folder / "manifest.json").read_text())
     assert [entry.version for entry in model.opset_import] == [manifest["onnx_opset"]]
+
+
+def test_a_quantised_network_leaves_as_weights_and_as_integers(made: Made, tmp_path: Path) -> None:
+    network = quantised(made.network, bits=8)
+    recalibrate(network, [torch.randn(32, *made.space.input_shape(made.point.architecture))])
+    record = made.export(tmp_path / "point", network=network, without={"model.so"})
+    assert set(record.parity) == {"weights.safetensors", "model.onnx"}  # a program would be a simulation in floats
+    manifest = json.loads((record.folder / "manifest.json").read_text())
+    assert manifest["parity"]["model.onnx"]["limit"] == 0.05
+    model = onnx.load(record.folder / "model.onnx")
+    onnx.checker.check_model(model, full_check=True)
+    assert [entry.version for entry in model.opset_import if not entry.domain] == [manifest["onnx_opset"]]
+    stored = {weights.data_type for weights in model.graph.initializer if len(weights.dims) == 4}
+    assert stored == {onnx.TensorProto.INT8}
+    worn = copy.deepcopy(network)
+    last = [module for module in worn.modules() if isinstance(module, QuantisedLayer)][-1]
+    last.weight = -last.weight
+    with pytest.raises(ExportError, match=r"supernet differs from the network by 1"):
+        made.export(tmp_path / "worn", network=network, reference=worn, without={"model.so"})
 
 
 @pytest.mark.parametrize("name", sorted(FILES))
