@@ -41,9 +41,10 @@ class TrainingConfig(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    sampler: Plugin = Plugin(name="sandwich")  # a name, or a table of the name and its options
-    criterion: tuple[TermConfig, ...] = (TermConfig(name="in_place_distillation"),)  # one, or several that are added
-    epochs: NonNegativeInt = 60  # none: the weights that the supernet begins with are good as they are
+    # uniform single path ranks best of all that was measured: docs/results.md
+    sampler: Plugin = Plugin(name="uniform")  # a name, or a table of the name and its options
+    criterion: tuple[TermConfig, ...] = (TermConfig(name="cross_entropy"),)  # one, or several that are added
+    epochs: NonNegativeInt = 240  # none: the weights that the supernet begins with are good as they are
     batch: PositiveInt = 64
     learning_rate: PositiveFloat = 0.1
     warmup_epochs: NonNegativeInt = 2

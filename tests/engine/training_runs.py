@@ -28,6 +28,15 @@ def trainer(folder: Path, space: SearchSpace = SPACE, *, limit: int = 300, **cha
     torch.manual_seed(0)
     torch.set_num_threads(1)
     config = TrainingConfig.model_validate(
-        {"epochs": 4, "batch": 32, "warmup_epochs": 1, "largest_epochs": 1, "evaluate_every": 2, **changes}
+        {
+            "sampler": "sandwich",
+            "criterion": "in_place_distillation",
+            "epochs": 4,
+            "batch": 32,
+            "warmup_epochs": 1,
+            "largest_epochs": 1,
+            "evaluate_every": 2,
+            **changes,
+        }
     )
     return Trainer(space, space.supernet(), dataset(limit), config, folder)
