@@ -4,9 +4,10 @@ The rival of a candidate is known on the whole split, so a candidate can gain on
 lose only where it is right. The images that the rival or another known network labels wrong come first: they hold
 nearly all that two networks can differ in. Among them, and then among the others, the order is random and drawn anew
 for each race, so at each look the losses so far are the marked ones of a sample without replacement, and the gains
-likewise: the exact bounds of the hypergeometric distribution say how few losses and how many gains there are on the
-whole split (Buonaccorsi, "A note on confidence intervals for proportions in finite populations", The American
-Statistician 41(3), 1987). A candidate whose least losses exceed its most gains is beaten. Looks share the error evenly.
+likewise. A candidate is beaten where losses would hardly exceed gains by so much if there were as many gains as losses
+on the whole split, by the two hypergeometric distributions. How many gains that may be is bounded by those that were
+seen, for a part of the error (Berger and Boos, "P values maximized over a confidence set for the nuisance parameter",
+Journal of the American Statistical Association 89, 1994). Looks share the error evenly.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ from hwnas.engine.evaluation.prefix import Parts
 from hwnas.engine.front import non_dominated
 from hwnas.engine.objective import Costs
 
+NUMBERS = 64  # of gains that are looked at, evenly, where more are possible: the chance changes smoothly with them
 PROBES = 64  # rows whose cheap costs tell one set of cheap costs from another
 
 
@@ -47,6 +49,44 @@ def least(hits: IntArray, drawn: int, population: int, *, error: float) -> IntAr
 def most(hits: IntArray, drawn: int, population: int, *, error: float) -> IntArray:
     """Numbers (n,) that the marked of a population are at most; as `least` of those that are not marked."""
     return population - least(drawn - hits, drawn, population, error=error)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A sample without replacement."""
+
+    drawn: int
+    population: int
+
+    def chances(self, hits: IntArray, marked: IntArray) -> FloatArray:
+        """Of exactly so many hits (h,) where so many of the population are marked (m,): (m, h), hypergeometric."""
+        return np.asarray(hypergeom.pmf(hits, self.population, marked[:, None], self.drawn), dtype=np.float64)
+
+
+def surpassed(lost: int, gained: int, right: Drawn, wrong: Drawn, *, error: float) -> bool:
+    """Whether there are more losses than gains on the whole split, wrong with a probability of at most `error`.
+
+    `lost` of those that were drawn of the images that the rival has right, `gained` of those that it has wrong.
+    """
+    if not right.drawn or not wrong.drawn:
+        return False
+    ahead = lost * right.population / right.drawn - gained * wrong.population / wrong.drawn
+    if ahead <= 0:
+        return False
+    bound = error / 10  # for how many gains there may be
+    largest = int(most(np.array([gained]), wrong.drawn, wrong.population, error=bound)[0])
+    # as many losses as gains is the hardest to tell of what is not beaten
+    marked = np.unique(np.linspace(gained, largest, min(largest - gained + 1, NUMBERS)).astype(int))
+    losses = np.arange(min(right.drawn, largest) + 1)
+    # gains with which so many losses are as far ahead as what was seen
+    few = np.floor((losses * right.population / right.drawn - ahead) * wrong.drawn / wrong.population + 1e-9).astype(
+        int
+    )
+    gains = np.arange(min(wrong.drawn, largest) + 1)
+    at_most = np.cumsum(wrong.chances(gains, marked), axis=1)
+    as_few = np.where(few < 0, 0.0, at_most[:, np.clip(few, 0, len(gains) - 1)])
+    chances = right.chances(losses, np.minimum(marked, right.population))
+    return bool((chances * as_few).sum(1).max() <= error - bound)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,11 +129,14 @@ def beaten(candidates: BoolArray, course: Course, *, error: float) -> BoolArray:
     contested, rest = candidates[:, : course.contested], candidates[:, course.contested :]
     rival, whole = course.rival[: contested.shape[1]], course.rival[: course.contested]
     gained, lost = (contested & ~rival).sum(1), (~contested & rival).sum(1)
-    gains = most(gained, int((~rival).sum()), int((~whole).sum()), error=error / 2)
-    losses = least(lost, int(rival.sum()), int(whole.sum()), error=error / 2)
-    if rest.shape[1]:  # what comes before is known by now: all of the error is left
-        losses = losses + least((~rest).sum(1), rest.shape[1], len(course.rival) - len(whole), error=error)
-    return losses > gains
+    if contested.shape[1] < course.contested:
+        right, wrong = Drawn(int(rival.sum()), int(whole.sum())), Drawn(int((~rival).sum()), int((~whole).sum()))
+        return np.array(
+            [surpassed(int(a), int(b), right, wrong, error=error) for a, b in zip(lost, gained, strict=True)]
+        )
+    # the contested are known by now: all of the error is left for the rest, where the rival is always right
+    beyond = least((~rest).sum(1), rest.shape[1], len(course.rival) - len(whole), error=error)
+    return np.asarray(lost + beyond > gained)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +184,7 @@ class RacedAccuracy:
         """What a stop depends on: the context of the evaluation, the settings of the race and the cheap costs."""
         genes = self.evaluator.space.genes
         probes = arch.sample(genes, PROBES, np.random.default_rng(0))
-        digest = hashlib.sha256(repr(("bounds", self.error, self.first, self.seed)).encode())
+        digest = hashlib.sha256(repr(("joint", self.error, self.first, self.seed)).encode())
         digest.update(self._cheap(probes).tobytes())
         return f"{evaluation}/race{digest.hexdigest()[:16]}"
 

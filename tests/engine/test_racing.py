@@ -16,7 +16,16 @@ from hypothesis import strategies as st
 from hwnas.engine import architecture as arch
 from hwnas.engine.architecture import Architecture, BoolArray, FloatArray, IntArray
 from hwnas.engine.evaluation.inherited import InheritedAccuracy
-from hwnas.engine.evaluation.racing import Course, RacedAccuracy, Stopped, beaten, least, most
+from hwnas.engine.evaluation.racing import (
+    Course,
+    Drawn,
+    RacedAccuracy,
+    Stopped,
+    beaten,
+    least,
+    most,
+    surpassed,
+)
 from hwnas.engine.journal import Journal
 from tests.engine.training_runs import SPACE, dataset
 
@@ -61,6 +70,29 @@ def test_who_has_seen_everybody_knows(marked: int, others: int) -> None:
     population = marked + others
     assert least(np.array([marked]), population, population, error=0.01) == [marked]
     assert most(np.array([marked]), population, population, error=0.01) == [marked]
+
+
+@given(populations, populations, st.sampled_from([0.3, 0.1, 0.02]))
+def test_who_gains_as_much_as_it_loses_is_surpassed_as_rarely_as_stated(
+    losing: tuple[int, int, int], gaining: tuple[int, int, int], error: float
+) -> None:
+    (rights, lost, n), (wrongs, gained, m) = losing, gaining
+    lost = min(lost, gained)
+    right, wrong = Drawn(n, rights), Drawn(m, wrongs)
+    chance = 0.0
+    for losses in range(max(0, n - rights + lost), min(n, lost) + 1):
+        for gains in range(max(0, m - wrongs + gained), min(m, gained) + 1):
+            if surpassed(losses, gains, right, wrong, error=error):
+                chance += _chance(losses, n, rights, lost) * _chance(gains, m, wrongs, gained)
+    assert chance <= error + 1e-12
+
+
+def test_losses_and_gains_are_weighed_together() -> None:
+    """Sooner than by the least losses and the most gains, each with half of the error."""
+    right, wrong, error = Drawn(300, 600), Drawn(200, 400), 0.01
+    assert least(np.array([34]), 300, 600, error=error / 2) < most(np.array([18]), 200, 400, error=error / 2)
+    assert surpassed(34, 18, right, wrong, error=error)
+    assert not surpassed(26, 18, right, wrong, error=error)
 
 
 # ---- the course -----------------------------------------------------------------------------------------------------
