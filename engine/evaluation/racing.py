@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import pairwise
 from math import sqrt
 
@@ -28,7 +29,7 @@ from hwnas.engine.evaluation.prefix import Parts
 from hwnas.engine.front import non_dominated
 from hwnas.engine.objective import Costs
 
-NUMBERS = 64  # of gains that are looked at, evenly, where more are possible: the chance changes smoothly with them
+NUMBERS = 16  # of gains that are looked at, evenly, where more are possible: the chance changes smoothly with them
 PROBES = 64  # rows whose cheap costs tell one set of cheap costs from another
 
 
@@ -60,7 +61,23 @@ class Drawn:
 
     def chances(self, hits: IntArray, marked: IntArray) -> FloatArray:
         """Of exactly so many hits (h,) where so many of the population are marked (m,): (m, h), hypergeometric."""
-        return np.asarray(hypergeom.pmf(hits, self.population, marked[:, None], self.drawn), dtype=np.float64)
+        ln = _log_factorials(self.population)
+
+        def choices(n: int | IntArray, k: int | IntArray) -> FloatArray:
+            """Logarithm of n over k; -inf outside."""
+            inside = (k >= 0) & (k <= n)
+            found = np.asarray(ln[n] - ln[np.where(inside, k, 0)] - ln[np.where(inside, n - k, 0)])
+            return np.where(inside, found, -np.inf)
+
+        marked = marked[:, None]
+        ways = choices(marked, hits) + choices(self.population - marked, self.drawn - hits)
+        return np.exp(ways - choices(self.population, self.drawn))
+
+
+@cache
+def _log_factorials(largest: int) -> FloatArray:
+    """Of 0 to `largest`."""
+    return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, largest + 1)))])
 
 
 def surpassed(lost: int, gained: int, right: Drawn, wrong: Drawn, *, error: float) -> bool:
@@ -75,18 +92,26 @@ def surpassed(lost: int, gained: int, right: Drawn, wrong: Drawn, *, error: floa
         return False
     bound = error / 10  # for how many gains there may be
     largest = int(most(np.array([gained]), wrong.drawn, wrong.population, error=bound)[0])
-    # as many losses as gains is the hardest to tell of what is not beaten
-    marked = np.unique(np.linspace(gained, largest, min(largest - gained + 1, NUMBERS)).astype(int))
-    losses = np.arange(min(right.drawn, largest) + 1)
+    # fewer than these are never as far ahead
+    losses = np.arange(int(ahead * right.drawn / right.population), min(right.drawn, largest) + 1)
     # gains with which so many losses are as far ahead as what was seen
     few = np.floor((losses * right.population / right.drawn - ahead) * wrong.drawn / wrong.population + 1e-9).astype(
         int
     )
     gains = np.arange(min(wrong.drawn, largest) + 1)
-    at_most = np.cumsum(wrong.chances(gains, marked), axis=1)
-    as_few = np.where(few < 0, 0.0, at_most[:, np.clip(few, 0, len(gains) - 1)])
-    chances = right.chances(losses, np.minimum(marked, right.population))
-    return bool((chances * as_few).sum(1).max() <= error - bound)
+
+    def chance(marked: IntArray) -> FloatArray:
+        """Of being so far ahead with as many losses as gains, the hardest to tell of all that is not beaten."""
+        at_most = np.cumsum(wrong.chances(gains, marked), axis=1)
+        as_few = np.where(few < 0, 0.0, at_most[:, np.clip(few, 0, len(gains) - 1)])
+        found: FloatArray = (right.chances(losses, np.minimum(marked, right.population)) * as_few).sum(1)
+        return found
+
+    allowed = error - bound
+    if len(losses) and chance(np.array([largest]))[0] > allowed:  # nearly always the worst
+        return False
+    marked = np.unique(np.linspace(gained, largest, min(largest - gained + 1, NUMBERS)).astype(int))
+    return bool(not len(losses) or chance(marked).max() <= allowed)
 
 
 @dataclass(frozen=True, slots=True)
