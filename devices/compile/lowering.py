@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from dataclasses import dataclass
+from inspect import Parameter, signature
 from pathlib import Path
 from typing import Any, Literal
 
@@ -55,13 +56,19 @@ class Lowered:
     fallbacks: tuple[tuple[str, str], ...]  # function, reason
 
 
-def fold_batch_norm(model: nn.Module) -> nn.Module:
-    """An inference copy of `model` with every convolution's BatchNorm folded in, where fx can trace it."""
+def fold_batch_norm(model: nn.Module, inputs: int = 1) -> nn.Module:
+    """An inference copy of `model` with every convolution's BatchNorm folded in, where fx can trace it.
+
+    It is called with so many `inputs`; what `forward` takes beyond them keeps its default.
+    """
+    from torch.fx import symbolic_trace
     from torch.fx.experimental.optimization import fuse
 
     model = copy.deepcopy(model).eval()
+    beyond = list(signature(model.forward).parameters.values())[inputs:]
+    defaults = {parameter.name: parameter.default for parameter in beyond if parameter.default is not Parameter.empty}
     try:
-        return fuse(model)
+        return fuse(symbolic_trace(model, concrete_args=defaults) if defaults else model, no_trace=bool(defaults))
     except Exception:  # fx runs the model's own code on proxies, which may raise anything
         return model  # `lower` decomposes what is left
 
@@ -72,7 +79,7 @@ def import_torch(model: nn.Module, inputs: Shapes) -> Module:
 
     examples = tuple(torch.zeros(shape) for shape in inputs)
     with torch.no_grad():
-        exported = torch.export.export(fold_batch_norm(model), examples)
+        exported = torch.export.export(fold_batch_norm(model, len(examples)), examples)
     used = {str(node.target) for node in exported.graph.nodes if node.op == "call_function"}
     decompose = not used <= WHOLE_OPERATORS
     return from_exported_program(exported, keep_params_as_input=False, run_ep_decomposition=decompose)

@@ -37,7 +37,7 @@ def prepare(model: nn.Module, inputs: tuple[tuple[int, ...], ...], settings: Set
     from hwnas.devices.costs import layers
     from hwnas.devices.runtimes import Prepared
 
-    found = layers(fold_batch_norm(model), *inputs)
+    found = layers(fold_batch_norm(model, len(inputs)), *inputs)
     content = json.dumps([layer.to_json() for layer in found]).encode()
     key = hashlib.sha256(f"{settings.versions}\n".encode() + content).hexdigest()[:32]
 

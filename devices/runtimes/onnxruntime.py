@@ -50,7 +50,8 @@ def exported(model: nn.Module, examples: tuple[Tensor, ...], **names: Any) -> by
     from hwnas.devices.compile.lowering import fold_batch_norm
 
     with torch.no_grad():
-        program = torch.onnx.export(fold_batch_norm(model), examples, dynamo=True, verbose=False, **names)
+        folded = fold_batch_norm(model, len(examples))
+        program = torch.onnx.export(folded, examples, dynamo=True, verbose=False, **names)
     if program is None:
         raise RuntimeError("torch exported no program")
     content: bytes = program.model_proto.SerializeToString(deterministic=True)
