@@ -12,6 +12,7 @@ import threading
 import time
 import warnings
 from multiprocessing import connection, parent_process
+from typing import Any
 
 import cloudpickle  # type: ignore[import-untyped]  # ships no types
 import numpy as np
@@ -21,6 +22,7 @@ import torch
 import torch._dynamo
 import torch.export
 import torch.fx.experimental.optimization
+import torch.hub
 import tvm.relax.backend.cpu_generic.pipeline
 import tvm.relax.frontend.torch  # noqa: F401  see above
 
@@ -38,6 +40,10 @@ def serve(pipe: connection.Connection, settings: Settings) -> None:
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
     os.environ["TVM_NUM_THREADS"] = "1"
+    # torch's progress bars would lock each other out between processes, by a semaphore that a killed worker leaves
+    bar: Any = vars(torch.hub)["tqdm"]
+    if hasattr(bar, "set_lock"):  # tqdm's, not torch's own where that is not installed
+        bar.set_lock(threading.RLock())
     pipe.send(None)  # ready
     while True:
         try:

@@ -200,6 +200,26 @@ def _until(condition: Callable[[], bool]) -> None:
         time.sleep(0.05)
 
 
+def test_a_program_that_compiled_ends_without_a_complaint(tmp_path: Path) -> None:
+    """Workers are killed: what they hold beyond their own memory, the resource tracker would miss at the end."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        textwrap.dedent(f"""
+            from pathlib import Path
+            from torch import nn
+            from hwnas.devices.compile import Artefact, CompileJob, Compiler, host_target
+            if __name__ == "__main__":
+                network = nn.Sequential(nn.Conv2d(3, 2, 1), nn.Hardsigmoid(), nn.AdaptiveAvgPool2d(1), nn.GELU())
+                with Compiler(host_target(), cache=Path({str(tmp_path)!r}), workers=1) as compiler:
+                    ((_, found),) = compiler.compile([CompileJob(lambda: network, ((1, 3, 4, 4),), "network")])
+                assert isinstance(found, Artefact), found
+        """)
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "leaked" not in done.stderr
+
+
 def test_a_write_that_fails_leaves_nothing_in_the_cache(tmp_path: Path) -> None:
     def fail(draft: Path) -> None:
         draft.write_bytes(b"half")
