@@ -15,7 +15,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from itertools import pairwise
 from math import sqrt
 
@@ -74,7 +74,7 @@ class Drawn:
         return np.exp(ways - choices(self.population, self.drawn))
 
 
-@cache
+@lru_cache(64)  # a race has two populations, and others than the race before
 def _log_factorials(largest: int) -> FloatArray:
     """Of 0 to `largest`."""
     return np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, largest + 1)))])
